@@ -1,3 +1,4 @@
 //! The storage engine.
 
+pub mod clock;
 pub mod disk;

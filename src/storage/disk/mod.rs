@@ -11,6 +11,8 @@
 //! - A handle stays valid when its file is renamed or removed.
 
 mod real;
+#[doc(hidden)]
+pub mod sim;
 
 use std::{
     ffi::OsString,
@@ -30,6 +32,15 @@ pub enum Access {
     Read,
     /// Reading, writing and syncing.
     ReadWrite,
+}
+
+/// Who could enter a directory before [`Disk::make_private`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privacy {
+    /// Its owner alone.
+    WasPrivate,
+    /// Its group or others too; not any more.
+    Tightened,
 }
 
 /// The room of a file system, in bytes.
@@ -89,6 +100,12 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// Any failure but a missing name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Takes all rights to a directory from its group and from others.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if it belongs to somebody else.
+    fn make_private(&self, dir: &Path) -> io::Result<Privacy>;
 
     /// Makes the names in a directory durable.
     ///

@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File},
     io::{self, IoSlice},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
     sync::Arc,
 };
@@ -17,7 +17,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{Access, Disk, DiskFile, Space};
+use super::{Access, Disk, DiskFile, Privacy, Space};
 
 /// What Linux takes in one vectored call (`IOV_MAX`).
 const SLICES_PER_CALL_MAX: usize = 1024;
@@ -83,6 +83,16 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn make_private(&self, dir: &Path) -> io::Result<Privacy> {
+        let mut permissions = fs::metadata(dir)?.permissions();
+        if permissions.mode() & 0o077 == 0 {
+            return Ok(Privacy::WasPrivate);
+        }
+        permissions.set_mode(permissions.mode() & 0o700);
+        fs::set_permissions(dir, permissions)?;
+        Ok(Privacy::Tightened)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -250,7 +260,6 @@ mod tests {
 
     #[test]
     fn created_names_are_private_new_and_listed_in_order() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("sub");
         RealDisk.create_dir(&sub).unwrap();
