@@ -1,0 +1,4 @@
+//! The storage engine.
+
+pub mod clock;
+pub mod disk;
