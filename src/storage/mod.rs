@@ -1,4 +1,5 @@
 //! The storage engine.
 
 pub mod clock;
+pub mod dir;
 pub mod disk;

@@ -87,10 +87,11 @@ impl Disk for RealDisk {
 
     fn make_private(&self, dir: &Path) -> io::Result<Privacy> {
         let mut permissions = fs::metadata(dir)?.permissions();
-        if permissions.mode() & 0o077 == 0 {
+        let mode = Mode::from_raw_mode(permissions.mode());
+        if !mode.intersects(Mode::RWXG | Mode::RWXO) {
             return Ok(Privacy::WasPrivate);
         }
-        permissions.set_mode(permissions.mode() & 0o700);
+        permissions.set_mode((mode & Mode::RWXU).as_raw_mode());
         fs::set_permissions(dir, permissions)?;
         Ok(Privacy::Tightened)
     }
