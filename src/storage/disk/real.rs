@@ -118,7 +118,7 @@ struct RealFile {
 
 impl RealFile {
     /// Extends the file by written zeros: what `fallocate` does, for file systems that lack it.
-    /// Content that exists stays as it is.
+    /// What lies within its length stays as it is; a hole there stays one.
     fn write_zeros_to(&self, end: u64) -> io::Result<()> {
         let mut position = self.len()?;
         while position < end {

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::content::{Content, Sector, byte_count, mix};
+use super::content::{Content, SECTOR_BYTES, Sector, byte_count, mix};
 
 pub(super) type Inode = u64;
 pub(super) const ROOT: Inode = 0;
@@ -142,7 +142,7 @@ impl State {
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.find_parent(path)?;
         let inode = *self.names(dir)?.get(name).ok_or(Errno::NOENT)?;
-        self.used -= self.content(inode)?.used();
+        self.free_room(self.content(inode)?.used());
         self.change_names(vec![(dir, name.to_owned(), None)]);
         Ok(())
     }
@@ -153,7 +153,7 @@ impl State {
         let inode = *self.names(from_dir)?.get(from_name).ok_or(Errno::NOENT)?;
         match self.names(to_dir)?.get(to_name) {
             Some(replaced) if *replaced == inode => return Ok(()),
-            Some(replaced) => self.used -= self.content(*replaced)?.used(),
+            Some(replaced) => self.free_room(self.content(*replaced)?.used()),
             None => {}
         }
         self.change_names(vec![
@@ -227,6 +227,9 @@ impl State {
         slices: &[IoSlice<'_>],
         limit: usize,
     ) -> io::Result<()> {
+        if limit == 0 {
+            return Ok(());
+        }
         self.take_room(self.content(inode)?.missing(position, limit))?;
         let content = self.content_mut(inode)?;
         let before = content.len();
@@ -246,7 +249,7 @@ impl State {
         let before = content.used();
         content.set_len(len);
         let freed = before - content.used();
-        self.used = self.used.saturating_sub(freed);
+        self.free_room(freed);
         self.push(inode, FileChange::SetLen(len));
         Ok(())
     }
@@ -271,21 +274,25 @@ impl State {
             return Ok(());
         }
         let mut rewritten = BTreeSet::new();
+        let mut cut_at = usize::MAX;
         let content = Arc::make_mut(durable);
         for change in &pending {
             if let Change::File { change, stuck: false, .. } = change {
                 change.apply(content);
-                if let FileChange::Sector(sector) = change {
-                    rewritten.insert(sector.index);
+                match change {
+                    FileChange::Sector(sector) => drop(rewritten.insert(sector.index)),
+                    FileChange::SetLen(len) => cut_at = cut_at.min(*len),
+                    FileChange::Extend(_) | FileChange::Allocate(..) => {}
                 }
             }
         }
-        // A stuck version of a sector that was written again is gone: it cannot come back later.
+        // A stuck version of a sector that was written again or cut off cannot come back later, nor
+        // can a stuck length after a cut.
         self.pending.extend(pending.into_iter().filter(|change| match change {
             Change::File { change: FileChange::Sector(sector), stuck: true, .. } => {
-                !rewritten.contains(&sector.index)
+                !rewritten.contains(&sector.index) && sector.index < cut_at / SECTOR_BYTES
             }
-            Change::File { stuck, .. } => *stuck,
+            Change::File { stuck, .. } => *stuck && cut_at == usize::MAX,
             Change::Names(_) => false,
         }));
         Ok(())
@@ -321,6 +328,12 @@ impl State {
         }
         self.used = used;
         Ok(())
+    }
+
+    /// The room of a removed file is free at once, and again when a handle to it cuts it: the
+    /// simulation counts in favour of the writer there, and never below nothing.
+    fn free_room(&mut self, bytes: u64) {
+        self.used = self.used.saturating_sub(bytes);
     }
 
     /// Returns a hash of all names, lengths and bytes that are seen.

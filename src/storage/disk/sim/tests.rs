@@ -337,3 +337,32 @@ fn bytes_behind_a_cut_do_not_come_back() {
     assert_eq!((bytes.len(), &bytes[..10]), (5000, &[1; 10][..]));
     assert!(bytes[10..].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn a_synced_cut_buries_what_a_failed_sync_left_in_doubt() {
+    let (disk, file) = with_file("a", b"");
+    put(&*file, 0, &[2; 1024]).unwrap();
+    disk.fail(Fault {
+        calls: Calls::DataSyncs,
+        nth: 1,
+        failure: Failure::Io,
+        repeat: Repeat::Once,
+    });
+    file.sync_data().unwrap_err();
+    file.truncate(0).unwrap();
+    file.sync_data().unwrap();
+    assert!(crashes(&disk).iter().all(|disk| content(disk, "a").unwrap().is_empty()));
+}
+
+#[test]
+fn half_of_one_byte_is_nothing() {
+    let (disk, file) = with_file("a", b"");
+    disk.fail(Fault {
+        calls: Calls::Writes,
+        nth: 1,
+        failure: Failure::ShortWrite,
+        repeat: Repeat::Once,
+    });
+    put(&*file, 100, b"x").unwrap_err();
+    assert_eq!((file.len().unwrap(), disk.unsynced_count()), (0, 0));
+}
