@@ -10,6 +10,7 @@ pub mod clock;
 pub mod dir;
 pub mod disk;
 mod error;
+pub mod kv;
 pub mod log;
 
 pub use error::StorageError;
