@@ -216,12 +216,11 @@ impl Keys {
         for index in range {
             let suffix = other.suffix(index);
             let start = self.bytes.len();
-            match self.prefix_len.checked_sub(other.prefix_len) {
-                Some(longer) => self.bytes.extend_from_slice(&suffix[longer..]),
-                None => {
-                    self.bytes.extend_from_slice(&other.prefix()[self.prefix_len..]);
-                    self.bytes.extend_from_slice(suffix);
-                }
+            if let Some(longer) = self.prefix_len.checked_sub(other.prefix_len) {
+                self.bytes.extend_from_slice(&suffix[longer..]);
+            } else {
+                self.bytes.extend_from_slice(&other.prefix()[self.prefix_len..]);
+                self.bytes.extend_from_slice(suffix);
             }
             self.ends.push(position(self.bytes.len()));
             self.heads.push(head_of(&self.bytes[start..]));
