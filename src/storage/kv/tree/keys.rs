@@ -3,10 +3,10 @@
 //! | field | content |
 //! |---|---|
 //! | `bytes` | the prefix, then every key without it, end to end |
-//! | `ends` | where each of those ends |
-//! | `heads` | the first four bytes of each, as a number, short ones filled up with zeros |
+//! | `slots` | for each of those where it ends, and its head: the first four bytes as a number |
 //!
-//! Two heads that differ order their keys; only keys with equal heads are compared in full.
+//! A short head is filled up with zeros. Two heads that differ order their keys; only keys with equal
+//! heads are compared in full.
 
 #![expect(
     clippy::indexing_slicing,
@@ -26,13 +26,18 @@ const BYTES_GROWTH: usize = 64;
 pub(super) struct Keys {
     prefix_len: usize,
     bytes: Vec<u8>,
-    ends: Vec<u32>,
-    heads: Vec<u32>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    head: u32,
+    end: u32,
 }
 
 impl Keys {
     pub(super) fn len(&self) -> usize {
-        self.ends.len()
+        self.slots.len()
     }
 
     /// Returns how many bytes the keys take, the common prefix once.
@@ -42,7 +47,7 @@ impl Keys {
 
     /// Returns how many bytes the keys hold on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + size_of::<u32>() * (self.ends.capacity() + self.heads.capacity())
+        self.bytes.capacity() + size_of::<Slot>() * self.slots.capacity()
     }
 
     /// Finds a key: `Ok` with its index, or `Err` with the index it would have.
@@ -53,13 +58,14 @@ impl Keys {
             return Err(if key < prefix { 0 } else { self.len() });
         };
         let head = head_of(suffix);
-        let start = self.heads.partition_point(|other| *other < head);
+        let start = self.slots.partition_point(|slot| slot.head < head);
         let mut range = start..self.len();
         while !range.is_empty() {
             // Nearly always the first key with this head is the only one: it is tried first.
             let middle =
                 if range.start == start { range.start } else { range.start + range.len() / 2 };
-            let order = self.heads[middle].cmp(&head).then_with(|| self.suffix(middle).cmp(suffix));
+            let order =
+                self.slots[middle].head.cmp(&head).then_with(|| self.suffix(middle).cmp(suffix));
             match order {
                 Ordering::Less => range.start = middle + 1,
                 Ordering::Equal => return Ok(middle),
@@ -99,13 +105,11 @@ impl Keys {
         self.bytes.copy_within(at..old_len, at + suffix.len());
         self.bytes[at..at + suffix.len()].copy_from_slice(suffix);
         let added = position(suffix.len());
-        for end in &mut self.ends[index..] {
-            *end += added;
+        for slot in &mut self.slots[index..] {
+            slot.end += added;
         }
-        grow(&mut self.ends, 1, GROWTH);
-        self.ends.insert(index, position(at) + added);
-        grow(&mut self.heads, 1, GROWTH);
-        self.heads.insert(index, head_of(suffix));
+        grow(&mut self.slots, 1, GROWTH);
+        self.slots.insert(index, Slot { head: head_of(suffix), end: position(at) + added });
     }
 
     /// Takes the key at `index` out.
@@ -113,10 +117,9 @@ impl Keys {
         let range = self.range(index);
         let removed = position(range.len());
         self.bytes.drain(range);
-        self.ends.remove(index);
-        self.heads.remove(index);
-        for end in &mut self.ends[index..] {
-            *end -= removed;
+        self.slots.remove(index);
+        for slot in &mut self.slots[index..] {
+            slot.end -= removed;
         }
     }
 
@@ -168,7 +171,7 @@ impl Keys {
     /// There must be two keys.
     pub(super) fn byte_middle(&self) -> usize {
         let half = position(self.prefix_len + (self.bytes.len() - self.prefix_len) / 2);
-        self.ends.partition_point(|end| *end <= half).clamp(1, self.len() - 1)
+        self.slots.partition_point(|slot| slot.end <= half).clamp(1, self.len() - 1)
     }
 
     fn prefix(&self) -> &[u8] {
@@ -180,12 +183,12 @@ impl Keys {
     }
 
     fn range(&self, index: usize) -> Range<usize> {
-        self.start(index)..widened(self.ends[index])
+        self.start(index)..widened(self.slots[index].end)
     }
 
     fn start(&self, index: usize) -> usize {
         match index.checked_sub(1) {
-            Some(before) => widened(self.ends[before]),
+            Some(before) => widened(self.slots[before].end),
             None => self.prefix_len,
         }
     }
@@ -207,8 +210,7 @@ impl Keys {
 
     fn reserve(&mut self, count: usize, bytes: usize) {
         grow(&mut self.bytes, bytes, BYTES_GROWTH);
-        grow(&mut self.ends, count, GROWTH);
-        grow(&mut self.heads, count, GROWTH);
+        grow(&mut self.slots, count, GROWTH);
     }
 
     /// Appends keys of another page, all greater than those here, that begin with the prefix.
@@ -216,15 +218,14 @@ impl Keys {
         for index in range {
             let suffix = other.suffix(index);
             let start = self.bytes.len();
-            match self.prefix_len.checked_sub(other.prefix_len) {
-                Some(longer) => self.bytes.extend_from_slice(&suffix[longer..]),
-                None => {
-                    self.bytes.extend_from_slice(&other.prefix()[self.prefix_len..]);
-                    self.bytes.extend_from_slice(suffix);
-                }
+            if let Some(longer) = self.prefix_len.checked_sub(other.prefix_len) {
+                self.bytes.extend_from_slice(&suffix[longer..]);
+            } else {
+                self.bytes.extend_from_slice(&other.prefix()[self.prefix_len..]);
+                self.bytes.extend_from_slice(suffix);
             }
-            self.ends.push(position(self.bytes.len()));
-            self.heads.push(head_of(&self.bytes[start..]));
+            let head = head_of(&self.bytes[start..]);
+            self.slots.push(Slot { head, end: position(self.bytes.len()) });
         }
     }
 }
@@ -235,8 +236,7 @@ impl Clone for Keys {
         Self {
             prefix_len: self.prefix_len,
             bytes: clone_with_room(&self.bytes, BYTES_GROWTH),
-            ends: clone_with_room(&self.ends, GROWTH),
-            heads: clone_with_room(&self.heads, GROWTH),
+            slots: clone_with_room(&self.slots, GROWTH),
         }
     }
 }

@@ -57,6 +57,7 @@ fn assert_same(root: &Root, model: &Model) {
 fn assert_whole(tree: &Tree) {
     let (_depth, bytes) = tree.root.page.check(None, None);
     assert_eq!(tree.bytes(), bytes);
+    assert!(tree.root.page.only_child().is_none(), "a root that has one child is not needed");
 }
 
 fn assert_same_range(root: &Root, model: &Model, from: Bound<&[u8]>, to: Bound<&[u8]>) {
