@@ -1,3 +1,4 @@
-//! PrkDB.
+//! PrkDB stores keys and streams of events on a replicated log: one binary, one engine.
 
+pub mod node;
 pub mod storage;
