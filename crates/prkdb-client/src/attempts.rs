@@ -118,6 +118,11 @@ impl Attempts {
         self.in_doubt
     }
 
+    /// Gives what is tried next its own time.
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
     /// Returns how long is left; `None` = no limit.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|at| at.duration_since(Instant::now()))
@@ -230,10 +235,7 @@ impl Attempts {
         }
         let outcome = outcome_of(&refusal);
         if self.in_doubt && outcome == Outcome::NotApplied {
-            return ClientError::UnknownOutcome {
-                operation: self.operation,
-                reason: refusal.message,
-            };
+            return self.unknown(refusal.message);
         }
         refusal.outcome = Some(outcome);
         ClientError::Refused(Box::new(refusal))
@@ -241,8 +243,8 @@ impl Attempts {
 
     fn broken(&self, address: String, source: Arc<Status>) -> ClientError {
         if self.in_doubt {
-            let reason = format!("the connection to {address} broke: {}", source.message());
-            return ClientError::UnknownOutcome { operation: self.operation, reason };
+            return self
+                .unknown(format!("the connection to {address} broke: {}", source.message()));
         }
         ClientError::Broken { operation: self.operation, address, source }
     }
@@ -250,16 +252,14 @@ impl Attempts {
     fn unreachable(&self, attempts: Vec<Attempt>) -> ClientError {
         let error = ClientError::Unreachable { attempts };
         if self.in_doubt {
-            let reason = error.to_string();
-            return ClientError::UnknownOutcome { operation: self.operation, reason };
+            return self.unknown(error.to_string());
         }
         error
     }
 
     fn expired(&self) -> ClientError {
         if self.in_doubt {
-            let reason = format!("no answer within {:?}", self.timeout);
-            return ClientError::UnknownOutcome { operation: self.operation, reason };
+            return self.unknown(format!("no answer within {:?}", self.timeout));
         }
         ClientError::Deadline { operation: self.operation, timeout: self.timeout }
     }

@@ -231,7 +231,7 @@ impl Client {
         self.shared.call(attempts, message, call).await
     }
 
-    /// Returns the server's metrics as OpenMetrics text.
+    /// Returns the server's metrics as `OpenMetrics` text.
     ///
     /// # Errors
     /// See [`ClientError`].

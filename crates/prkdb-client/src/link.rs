@@ -19,7 +19,7 @@ use prkdb_proto::v1::{
 };
 use prkdb_types::ErrorCode;
 use tokio::{sync::OnceCell, time::timeout};
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     address::Endpoint,
@@ -187,11 +187,11 @@ impl Link {
 
     /// Sorts the status of a call and remembers a break.
     pub(crate) fn fault(&self, status: Status) -> Fault {
-        let fault = Fault::of_status(&self.address, status);
-        if matches!(fault, Fault::Broken { .. }) {
+        // A call that the deadline cancelled says nothing against the connection.
+        if detail::is_transport(&status) && status.code() != Code::Cancelled {
             self.set_broken();
         }
-        fault
+        Fault::of_status(&self.address, status)
     }
 
     /// Makes the error of an answer that does not fit the request.

@@ -235,10 +235,10 @@ impl Shared {
         attempts: &mut Attempts,
         fault: Fault,
     ) -> Result<(), ClientError> {
-        if let Some((partitions, _)) = &course.place {
-            if !is_about_the_write(&fault) {
-                self.routes.forget(partitions);
-            }
+        if let Some((partitions, _)) = &course.place
+            && !is_about_the_write(&fault)
+        {
+            self.routes.forget(partitions);
         }
         let next = attempts.next(fault).await;
         if let Err(error) = &next {
