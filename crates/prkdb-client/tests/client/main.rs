@@ -1,7 +1,9 @@
 //! The client against a scripted server in the same process.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 
+mod proxy;
 mod server;
+mod server_batches;
 
 mod batches;
 mod connects;
