@@ -1,1 +1,3 @@
 //! PrkDB.
+
+pub mod storage;
