@@ -4,8 +4,10 @@
 mod proxy;
 mod server;
 mod server_batches;
+mod server_collections;
 
 mod batches;
+mod collections;
 mod connects;
 mod errors;
 mod reads;

@@ -106,14 +106,3 @@ async fn a_scan_that_was_cut_short_is_an_error() {
     let error = scan.next_row().await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
 }
-
-#[tokio::test]
-async fn calls_of_administration_reach_the_server() {
-    let fake = Fake::start().await;
-    let client = fake.client().await;
-    assert_eq!(client.metrics().await.unwrap(), "# EOF\n");
-    let metadata = client.metadata(&["default"]).await.unwrap();
-    assert_eq!(metadata.collections.len(), 1);
-    let error = client.version().await.unwrap_err();
-    assert_eq!((error.code(), error.exit_code()), (ErrorCode::Unsupported, 14));
-}

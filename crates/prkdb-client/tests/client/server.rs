@@ -1,7 +1,7 @@
 //! A server that keeps a few keys in memory, applies every write once, and misbehaves as it is told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use prkdb_client::{Client, ClientOptions, Endpoint, ErrorCode};
 use prkdb_proto::v1::{
-    self, ErrorDetail, ExchangeReply, ExchangeRequest, Outcome, admin_server, exchange_reply,
-    exchange_request::Operation, kv_server,
+    self, ErrorDetail, ExchangeReply, ExchangeRequest, Outcome, admin_server, collections_server,
+    exchange_reply, exchange_request::Operation, kv_server,
 };
 use tokio::{
     net::TcpListener,
@@ -75,6 +75,7 @@ pub(crate) struct State {
     /// Where the server says that the leader is; empty = itself.
     pub(crate) leader: String,
     pub(crate) metadata_calls: usize,
+    pub(crate) collections: BTreeMap<String, v1::CollectionSettings>,
     pub(crate) waiting_bytes: usize,
     values: HashMap<Bytes, (Bytes, u64)>,
     applied: HashMap<(u64, u32, u32), v1::WriteReply>,
@@ -111,6 +112,8 @@ impl Fake {
         let serving = Server::builder()
             .add_service(kv_server::KvServer::new(fake.clone()))
             .add_service(admin_server::AdminServer::new(fake.clone()))
+            .add_service(collections_server::CollectionsServer::new(fake.clone()))
+            .add_service(tonic_health::server::health_reporter().1)
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let task = tokio::spawn(async move { serving.await.unwrap() });
         fake.task = Arc::new(Some(AbortOnDropHandle::new(task)));
