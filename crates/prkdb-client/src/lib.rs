@@ -1,1 +1,56 @@
-//! prkdb-client
+//! Client for PrkDB nodes.
+//!
+//! A [`Client`] sends single operations over one multiplexed stream per connection and repeats them,
+//! within a deadline, under the same producer and sequence, so that a write is applied at most once.
+//! A [`BatchWriter`] sends record batches. Every failure is a [`ClientError`] that says what is known
+//! about the write.
+//!
+//! ```no_run
+//! use prkdb_client::{Client, ClientOptions, Get, Put};
+//!
+//! # async fn example() -> Result<(), prkdb_client::ClientError> {
+//! let client = Client::connect(ClientOptions::default()).await?;
+//! let written = client.put(Put::new("default", "user:1", "Ada").if_absent()).await?;
+//! let read = client.get(Get::new("default", "user:1")).await?;
+//! assert_eq!(read.value.map(|value| value.version), Some(written.offset));
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod batch;
+mod client;
+mod clock;
+mod kv;
+mod options;
+mod scan;
+
+mod attempts;
+mod exchange;
+mod lanes;
+mod link;
+mod pool;
+mod read;
+mod routes;
+mod shared;
+mod write;
+
+mod detail;
+mod error;
+
+pub use address::{DEFAULT_PORT, Endpoint};
+pub use batch::{
+    Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Slot,
+    WriterOptions,
+};
+pub use client::{Client, Health, Listing};
+pub use clock::{Clock, SystemClock};
+pub use error::{Attempt, ClientError, Outcome, Refusal};
+pub use kv::{Condition, Consistency, Delete, Get, MultiGet, Put, Read, Value, Written};
+pub use options::{ClientOptions, Transport};
+pub use prkdb_types::{ErrorCode, ErrorKind, Retry};
+pub use routes::Partitions;
+pub use scan::{Row, Scan, ScanStream, ShardRevision};
+
+/// The messages of the wire that collections and administration are described with.
+pub use prkdb_proto::v1 as wire;
