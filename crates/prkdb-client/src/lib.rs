@@ -1,1 +1,34 @@
-//! prkdb-client
+//! Client for PrkDB nodes.
+//!
+//! A [`Client`] sends single operations over one multiplexed stream per connection and repeats them,
+//! within a deadline, under the same producer and sequence, so that a write is applied at most once.
+//! A [`BatchWriter`] sends record batches. Every failure is a [`ClientError`] that says what is known
+//! about the write.
+
+mod address;
+mod batch;
+mod client;
+mod clock;
+mod detail;
+mod error;
+mod kv;
+mod options;
+mod routes;
+mod scan;
+
+pub use address::{DEFAULT_PORT, Endpoint};
+pub use batch::{
+    Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Slot,
+    WriterOptions,
+};
+pub use client::{Client, Health, Listing};
+pub use clock::{Clock, SystemClock};
+pub use error::{Attempt, ClientError, Outcome, Refusal};
+pub use kv::{Condition, Consistency, Delete, Get, MultiGet, Put, Read, Value, Written};
+pub use options::{ClientOptions, Transport};
+pub use prkdb_types::{ErrorCode, ErrorKind, Retry};
+pub use routes::Partitions;
+pub use scan::{Row, Scan, ScanStream, ShardRevision};
+
+/// The messages of the wire that collections and administration are described with.
+pub use prkdb_proto::v1 as wire;

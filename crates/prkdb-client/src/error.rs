@@ -1,0 +1,227 @@
+//! What can go wrong for a caller, and what is known about the write when it does.
+//!
+//! Every error answers from the one table in `prkdb-types`: name, kind and exit code. A server's own
+//! detail wins; the bare gRPC code counts only where there is none.
+
+use std::{sync::Arc, time::Duration};
+
+use prkdb_proto::v1::ErrorDetail;
+use prkdb_types::{ErrorCode, ErrorKind, Retry};
+
+use crate::detail;
+
+/// What is known about a write that ended with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not and never will be applied.
+    NotApplied,
+    /// It may or may not be applied.
+    Unknown,
+    /// It is applied; what failed came after it.
+    Applied,
+}
+
+impl Outcome {
+    /// Returns the name used in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplied => "not_applied",
+            Self::Unknown => "unknown",
+            Self::Applied => "applied",
+        }
+    }
+}
+
+/// One address that could not be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The address, as `host:port`.
+    pub address: String,
+    /// Why, in the words of the system.
+    pub reason: String,
+}
+
+/// An answer of a server that says what failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code of the table.
+    pub code: ErrorCode,
+    /// What failed, on what, and why.
+    pub message: String,
+    /// A command or flag that helps, or empty.
+    pub hint: String,
+    /// Where the leader is, for `not_leader`; else empty.
+    pub leader_address: String,
+    /// What is known about the write; `None` where the request was none.
+    pub outcome: Option<Outcome>,
+    /// For `version_mismatch`: the version the key has now.
+    pub current_version: Option<u64>,
+    /// Whether the server said so itself; else it was concluded from the gRPC code.
+    pub detailed: bool,
+}
+
+/// An operation that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address of a server cannot be read.
+    #[error("server address '{address}': {reason}")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// Which part of it is wrong.
+        reason: String,
+    },
+    /// The caller asked for something that cannot be sent.
+    #[error("{message}")]
+    Request {
+        /// The code that a server would answer with.
+        code: ErrorCode,
+        /// What is wrong.
+        message: String,
+    },
+    /// None of the servers answered.
+    #[error("no server could be reached: {}", list(.attempts))]
+    Unreachable {
+        /// Every address tried, in order, with its reason.
+        attempts: Vec<Attempt>,
+    },
+    /// A server answered with an error.
+    #[error("{}", .0.message)]
+    Refused(Box<Refusal>),
+    /// The connection broke before the answer and the retries ran out; nothing was to be written.
+    #[error("{operation}: the connection to {address} broke")]
+    Broken {
+        /// What was under way.
+        operation: &'static str,
+        /// The server.
+        address: String,
+        /// What the transport said.
+        #[source]
+        source: Arc<tonic::Status>,
+    },
+    /// The deadline passed; nothing was or will be written.
+    #[error("{operation}: no answer within {}", shown(*.timeout))]
+    Deadline {
+        /// What was under way.
+        operation: &'static str,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// The write was sent and how it ended is not known.
+    #[error("{operation}: the write may or may not be applied: {reason}")]
+    UnknownOutcome {
+        /// What was under way.
+        operation: &'static str,
+        /// Why nothing more is known.
+        reason: String,
+    },
+    /// The partition of a batch writer stopped after a failure and waits for `resume`.
+    #[error("partition {partition} stopped after a batch that failed")]
+    Halted {
+        /// The number of the partition in its collection.
+        partition: u32,
+    },
+    /// The batch writer was finished or ended with an error before.
+    #[error("the batch writer is closed")]
+    Closed,
+    /// The system gave no random bytes for a producer id.
+    #[error("draw a producer id")]
+    Random {
+        /// What the system said.
+        #[source]
+        source: getrandom::Error,
+    },
+    /// A server answered with something that no server of this version sends.
+    #[error("{address} broke the protocol: {reason}")]
+    Protocol {
+        /// The server.
+        address: String,
+        /// What was wrong with the answer.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Returns the code of the table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Address { .. } => ErrorCode::InvalidArgument,
+            Self::Request { code, .. } => *code,
+            Self::Unreachable { .. } | Self::Broken { .. } => ErrorCode::Unreachable,
+            Self::Refused(refusal) => refusal.code,
+            Self::Deadline { .. } => ErrorCode::Deadline,
+            Self::UnknownOutcome { .. } => ErrorCode::UnknownOutcome,
+            Self::Halted { .. } | Self::Closed | Self::Random { .. } | Self::Protocol { .. } => {
+                ErrorCode::Internal
+            }
+        }
+    }
+
+    /// Returns what the caller should do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.code().kind()
+    }
+
+    /// Returns the exit code of a command that ends with it.
+    pub fn exit_code(&self) -> u8 {
+        self.code().exit_code()
+    }
+
+    /// Returns whether sending the request again, later, may help.
+    pub fn is_retryable(&self) -> bool {
+        self.code().retry() == Retry::Automatic
+            || matches!(
+                self,
+                Self::Unreachable { .. } | Self::Broken { .. } | Self::Deadline { .. }
+            )
+    }
+
+    /// Returns what is known about the write; `None` where the request was none.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Refused(refusal) => refusal.outcome,
+            Self::UnknownOutcome { .. } => Some(Outcome::Unknown),
+            Self::Broken { .. } | Self::Protocol { .. } => None,
+            _ => Some(Outcome::NotApplied),
+        }
+    }
+
+    /// Returns a command or flag that helps.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) if !refusal.hint.is_empty() => Some(&refusal.hint),
+            Self::Unreachable { .. } => Some("prkdb serve"),
+            _ => None,
+        }
+    }
+
+    /// Returns the version a key has now, where a write asked for another.
+    pub fn current_version(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refusal) => refusal.current_version,
+            _ => None,
+        }
+    }
+
+    /// Makes the error of a detail that came inside a stream.
+    pub fn from_detail(detail: ErrorDetail) -> Self {
+        Self::Refused(Box::new(detail::refusal(detail, None)))
+    }
+
+    /// Makes the error of a call: of its detail, or of its gRPC code where there is none.
+    pub fn from_status(status: &tonic::Status) -> Self {
+        Self::Refused(Box::new(detail::of_status(status)))
+    }
+}
+
+fn list(attempts: &[Attempt]) -> String {
+    let each: Vec<String> =
+        attempts.iter().map(|attempt| format!("{}: {}", attempt.address, attempt.reason)).collect();
+    each.join("; ")
+}
+
+/// Shows a duration with the unit that suits it.
+fn shown(duration: Duration) -> String {
+    format!("{duration:?}")
+}
