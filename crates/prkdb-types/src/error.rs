@@ -83,7 +83,6 @@ const PERMISSION_DENIED: Option<i32> = Some(7);
 const RESOURCE_EXHAUSTED: Option<i32> = Some(8);
 const FAILED_PRECONDITION: Option<i32> = Some(9);
 const ABORTED: Option<i32> = Some(10);
-const OUT_OF_RANGE: Option<i32> = Some(11);
 const UNIMPLEMENTED: Option<i32> = Some(12);
 const INTERNAL: Option<i32> = Some(13);
 const UNAVAILABLE: Option<i32> = Some(14);

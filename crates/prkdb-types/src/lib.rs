@@ -1,6 +1,26 @@
 //! What PrkDB's client and server both know: the binary form of record batches, the partitioners,
-//! the table of errors, and the descriptors of collections.
+//! the table of errors, the descriptors of collections and the metadata records of a shard.
+//!
+//! Pure functions and plain data: nothing here does input or output, looks at a clock or spawns.
+
+pub mod batch;
+pub mod collection;
+pub mod command;
+pub mod crc;
+pub mod limits;
+pub mod partition;
 
 mod error;
 
+pub use batch::{
+    Batch, BatchBuilder, BatchError, BatchHeader, Compression, DecompressLimit, ProducerStamp,
+    RecordView, Records, sequence_after,
+};
+pub use collection::{
+    Cleanup, CollectionName, CollectionSettings, Durability, KeyIndex, NameError, Placement,
+    SettingsError,
+};
+pub use command::{CommandError, ShardCommand};
+pub use crc::{Crc32c, crc32c};
 pub use error::{ErrorCode, ErrorKind, Retry};
+pub use partition::{PartitionTable, Partitioner, murmur2};

@@ -1,0 +1,294 @@
+//! The records of a batch, read in place.
+//!
+//! | field | type |
+//! |---|---|
+//! | length of what follows | varint |
+//! | attributes | u8, unused |
+//! | timestamp delta | varlong |
+//! | offset delta | varint |
+//! | key: length (-1 = none), bytes | varint, bytes |
+//! | value: length (-1 = none), bytes | varint, bytes |
+//! | header count; for each: name length, name, value length (-1 = none), value | varint, ... |
+
+use bytes::Bytes;
+
+use super::{
+    BatchError, BatchHeader,
+    error::RecordProblem,
+    varint::{Cursor, put_varint, put_varlong, varint_len},
+};
+
+/// The records of one batch, decompressed.
+///
+/// Reading one allocates nothing; [`RecordView::value_bytes`] hands out a slice that keeps this
+/// buffer alive instead of a copy.
+#[derive(Clone, Debug)]
+pub struct Records {
+    payload: Bytes,
+    base_offset: u64,
+    base_timestamp: i64,
+    last_offset_delta: i32,
+    count: u32,
+}
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    /// Its offset in the partition.
+    pub offset: u64,
+    /// The producer's time in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Its key; `None` for a pure event.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+    header_count: usize,
+    headers: &'a [u8],
+    payload: &'a Bytes,
+}
+
+impl Records {
+    pub(super) fn new(header: &BatchHeader, payload: Bytes) -> Self {
+        Self {
+            payload,
+            base_offset: u64::try_from(header.base_offset).unwrap_or_default(),
+            base_timestamp: header.base_timestamp,
+            last_offset_delta: header.last_offset_delta,
+            count: header.record_count(),
+        }
+    }
+
+    /// Returns how many records the batch says it has. Reading them all checks that it is so.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Returns the records in order. After an error there are no more.
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter {
+            records: self,
+            rest: Cursor(&self.payload),
+            index: 0,
+            offset_delta_min: 0,
+            is_done: false,
+        }
+    }
+
+    /// Returns the record at this place, from 0; `None` at or behind the end.
+    ///
+    /// Walks over the records before it by their lengths and does not check them.
+    ///
+    /// # Errors
+    /// [`BatchError::Record`] for the record asked for or one that could not be walked over.
+    pub fn get(&self, ordinal: u32) -> Result<Option<RecordView<'_>>, BatchError> {
+        if ordinal >= self.count {
+            return Ok(None);
+        }
+        let mut rest = Cursor(&self.payload);
+        for index in 0..ordinal {
+            rest.length()
+                .and_then(|length| rest.take(length))
+                .map_err(|problem| BatchError::Record { index, problem })?;
+        }
+        self.decode(&mut rest)
+            .map(|(record, _)| Some(record))
+            .map_err(|problem| BatchError::Record { index: ordinal, problem })
+    }
+
+    /// Reads the next record, and gives its offset delta as well.
+    fn decode<'a>(&'a self, rest: &mut Cursor<'a>) -> Result<(RecordView<'a>, i32), RecordProblem> {
+        let length = rest.length()?;
+        let mut fields = Cursor(rest.take(length)?);
+        let _attributes = fields.byte()?;
+        let timestamp_delta = fields.varlong()?;
+        let offset_delta = fields.varint()?;
+        let wrong_offset = RecordProblem::OffsetDelta(offset_delta);
+        if offset_delta > self.last_offset_delta {
+            return Err(wrong_offset);
+        }
+        let delta = u64::try_from(offset_delta).map_err(|_| wrong_offset)?;
+        let key = fields.nullable()?;
+        let value = fields.nullable()?;
+        let header_count = fields.length()?;
+        let headers = fields.0;
+        for _ in 0..header_count {
+            decode_header(&mut fields)?;
+        }
+        if !fields.0.is_empty() {
+            return Err(RecordProblem::TrailingBytes(fields.0.len()));
+        }
+        let record = RecordView {
+            // The header's check keeps the last offset below 2^63.
+            offset: self.base_offset.saturating_add(delta),
+            // Times are added as they were subtracted: modulo 2^64, so that any pair round-trips.
+            timestamp_ms: self.base_timestamp.wrapping_add(timestamp_delta),
+            key,
+            value,
+            header_count,
+            headers,
+            payload: &self.payload,
+        };
+        Ok((record, offset_delta))
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = Result<RecordView<'a>, BatchError>;
+    type IntoIter = RecordIter<'a>;
+
+    fn into_iter(self) -> RecordIter<'a> {
+        self.iter()
+    }
+}
+
+/// Reads records one after the other and checks that their number and offsets are as stated.
+#[derive(Clone, Debug)]
+pub struct RecordIter<'a> {
+    records: &'a Records,
+    rest: Cursor<'a>,
+    index: u32,
+    offset_delta_min: i32,
+    is_done: bool,
+}
+
+impl<'a> RecordIter<'a> {
+    fn step(&mut self) -> Result<Option<RecordView<'a>>, BatchError> {
+        let index = self.index;
+        if index >= self.records.count {
+            let bytes = self.rest.0.len();
+            if bytes > 0 {
+                return Err(BatchError::AfterLastRecord { count: index, bytes });
+            }
+            return Ok(None);
+        }
+        let (record, offset_delta) = self
+            .records
+            .decode(&mut self.rest)
+            .map_err(|problem| BatchError::Record { index, problem })?;
+        if offset_delta < self.offset_delta_min {
+            let problem = RecordProblem::OffsetDelta(offset_delta);
+            return Err(BatchError::Record { index, problem });
+        }
+        self.offset_delta_min = offset_delta.saturating_add(1);
+        self.index += 1;
+        Ok(Some(record))
+    }
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let step = self.step().transpose();
+        self.is_done = !matches!(step, Some(Ok(_)));
+        step
+    }
+}
+
+impl std::iter::FusedIterator for RecordIter<'_> {}
+
+impl<'a> RecordView<'a> {
+    /// Returns the headers in order: name and value, `None` for a header without one.
+    pub fn headers(&self) -> HeaderIter<'a> {
+        HeaderIter { rest: Cursor(self.headers), count: self.header_count }
+    }
+
+    /// Returns the key as a slice of the batch's buffer, which it keeps alive.
+    pub fn key_bytes(&self) -> Option<Bytes> {
+        self.key.map(|key| self.payload.slice_ref(key))
+    }
+
+    /// Returns the value as a slice of the batch's buffer, which it keeps alive.
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        self.value.map(|value| self.payload.slice_ref(value))
+    }
+}
+
+/// The headers of one record.
+#[derive(Clone, Debug)]
+pub struct HeaderIter<'a> {
+    rest: Cursor<'a>,
+    count: usize,
+}
+
+impl<'a> Iterator for HeaderIter<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.count = self.count.checked_sub(1)?;
+        // Decoding the record has checked its headers: there is no error here to be lost.
+        decode_header(&mut self.rest).ok()
+    }
+}
+
+type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+fn decode_header<'a>(fields: &mut Cursor<'a>) -> Result<Header<'a>, RecordProblem> {
+    let length = fields.length()?;
+    let name = fields.take(length)?;
+    let name = str::from_utf8(name).map_err(|_| RecordProblem::HeaderName)?;
+    Ok((name, fields.nullable()?))
+}
+
+/// What is encoded as one record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewRecord<'a> {
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: &'a [(&'a str, &'a [u8])],
+}
+
+impl NewRecord<'_> {
+    /// Returns how many bytes follow the length field; `None` if that is more than the field can say.
+    pub(super) fn body_len(&self) -> Option<i32> {
+        let mut length = 1
+            + varint_len(self.timestamp_delta)
+            + varint_len(self.offset_delta.into())
+            + nullable_len(self.key)?
+            + nullable_len(self.value)?
+            + varint_len(i64::try_from(self.headers.len()).ok()?);
+        for (name, value) in self.headers {
+            length = length.checked_add(nullable_len(Some(name.as_bytes()))?)?;
+            length = length.checked_add(nullable_len(Some(value))?)?;
+        }
+        i32::try_from(length).ok()
+    }
+
+    /// Appends the record. `body_len` is what [`NewRecord::body_len`] returned.
+    pub(super) fn encode(&self, body_len: i32, to: &mut Vec<u8>) {
+        put_varint(to, body_len);
+        to.push(0);
+        put_varlong(to, self.timestamp_delta);
+        put_varint(to, self.offset_delta);
+        put_nullable(to, self.key);
+        put_nullable(to, self.value);
+        // Counts and lengths fit: the length of the whole does.
+        put_varint(to, i32::try_from(self.headers.len()).unwrap_or(i32::MAX));
+        for (name, value) in self.headers {
+            put_nullable(to, Some(name.as_bytes()));
+            put_nullable(to, Some(value));
+        }
+    }
+}
+
+/// Returns how many bytes a field takes, or `None` if it is too long for any record.
+fn nullable_len(bytes: Option<&[u8]>) -> Option<usize> {
+    let Some(bytes) = bytes else { return Some(1) };
+    let length = i32::try_from(bytes.len()).ok()?;
+    Some(varint_len(length.into()) + bytes.len())
+}
+
+fn put_nullable(to: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => put_varint(to, -1),
+        Some(bytes) => {
+            put_varint(to, i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+            to.extend_from_slice(bytes);
+        }
+    }
+}
