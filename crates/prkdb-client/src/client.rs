@@ -4,13 +4,20 @@ use std::sync::Arc;
 
 use prkdb_proto::v1;
 use tokio::time::Instant;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
+    attempts::{Attempts, Effect},
     error::ClientError,
     kv::{Delete, Get, MultiGet, Put, Read, Written},
+    link::Link,
     options::ClientOptions,
     routes::Partitions,
     scan::{Scan, ScanStream},
+    shared::Shared,
+    write::Write,
 };
 
 /// Which collections to list.
@@ -34,8 +41,17 @@ pub enum Health {
 /// A handle on a cluster. Clones share connections, lanes and what is known of the cluster.
 #[derive(Clone, Debug)]
 pub struct Client {
-    deadline: Option<Instant>,
-    options: Arc<ClientOptions>,
+    shared: Arc<Shared>,
+    limit: Limit,
+}
+
+/// Until when operations may take.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// Each has the timeout of the options.
+    Each,
+    /// All end at this instant; `None` = never.
+    Until(Option<Instant>),
 }
 
 impl Client {
@@ -44,19 +60,27 @@ impl Client {
     /// # Errors
     /// `Unreachable` with every address and its reason, or what the server answered.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
-        let _ = options;
-        todo!()
+        let client = Self { shared: Arc::new(Shared::new(options)), limit: Limit::Each };
+        let mut attempts = Attempts::new("connect", Effect::None, client.deadline(), 0);
+        match attempts.within(false, client.shared.pool.home()).await {
+            Ok(_link) => Ok(client),
+            Err(fault) => match attempts.next(fault).await {
+                Err(error) => Err(error),
+                Ok(_) => Err(ClientError::Closed),
+            },
+        }
     }
 
     /// Returns a handle whose operations all end at `deadline`; `None` = no limit.
     #[must_use]
     pub fn with_deadline(&self, deadline: Option<Instant>) -> Self {
-        Self { deadline, options: Arc::clone(&self.options) }
+        // A clone shares the connections.
+        Self { shared: Arc::clone(&self.shared), limit: Limit::Until(deadline) }
     }
 
-    /// Returns the address of the server that was connected to first, as `host:port`.
-    pub fn server(&self) -> &str {
-        todo!()
+    /// Returns the address of the server that operations go to unless they belong elsewhere.
+    pub fn server(&self) -> String {
+        self.shared.pool.home_address()
     }
 
     /// Stores a value and returns once it is durable and applied.
@@ -64,8 +88,9 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; [`ClientError::outcome`] says what is known about the write.
     pub async fn put(&self, put: Put) -> Result<Written, ClientError> {
-        let _ = put;
-        todo!()
+        let write = Write::put(put, || self.shared.options.clock.now_ms());
+        let attempts = self.attempts("put", Effect::Repeatable);
+        self.shared.write(write, attempts).await.map(Written::from)
     }
 
     /// Deletes a key. A key without a value is left alone: `existed` is false then.
@@ -73,8 +98,9 @@ impl Client {
     /// # Errors
     /// As [`Self::put`].
     pub async fn delete(&self, delete: Delete) -> Result<Written, ClientError> {
-        let _ = delete;
-        todo!()
+        let write = Write::delete(delete, || self.shared.options.clock.now_ms());
+        let attempts = self.attempts("delete", Effect::Repeatable);
+        self.shared.write(write, attempts).await.map(Written::from)
     }
 
     /// Reads the latest value of a key. A key without one is no error.
@@ -82,8 +108,8 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get(&self, get: Get) -> Result<Read, ClientError> {
-        let _ = get;
-        todo!()
+        let attempts = self.attempts("get", Effect::None);
+        self.shared.get(get.request, attempts).await.map(Read::from)
     }
 
     /// Reads many keys; the answers are in the order asked.
@@ -91,8 +117,9 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn multi_get(&self, get: MultiGet) -> Result<Vec<Read>, ClientError> {
-        let _ = get;
-        todo!()
+        let attempts = self.attempts("get", Effect::None);
+        let replies = self.shared.multi_get(get.request, attempts).await?;
+        Ok(replies.into_iter().map(Read::from).collect())
     }
 
     /// Begins to read keys in order. The deadline covers the first page.
@@ -100,8 +127,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn scan(&self, scan: Scan) -> Result<ScanStream, ClientError> {
-        let _ = scan;
-        todo!()
+        ScanStream::open(&self.shared, self.attempts("scan", Effect::None), scan).await
     }
 
     /// Returns the partitions of a collection, from memory where they are known.
@@ -109,8 +135,14 @@ impl Client {
     /// # Errors
     /// `NotFound` where no collection has that name.
     pub async fn partitions(&self, collection: &str) -> Result<Arc<Partitions>, ClientError> {
-        let _ = collection;
-        todo!()
+        let mut attempts = self.attempts("metadata", Effect::None);
+        loop {
+            let asked = attempts.within(false, self.shared.partitions(collection)).await;
+            match asked {
+                Ok(partitions) => return Ok(partitions),
+                Err(fault) => attempts.next(fault).await?,
+            };
+        }
     }
 
     /// Lists the collections.
@@ -121,8 +153,10 @@ impl Client {
         &self,
         listing: Listing,
     ) -> Result<Vec<v1::CollectionState>, ClientError> {
-        let _ = listing;
-        todo!()
+        let attempts = self.attempts("list collections", Effect::None);
+        let message = v1::ListCollectionsRequest { internal: listing == Listing::All };
+        let call = |link: Arc<Link>, request| async move { link.collections().list(request).await };
+        Ok(self.shared.call(attempts, message, call).await?.collections)
     }
 
     /// Creates a collection; `changed` is false where it exists with the same settings.
@@ -134,8 +168,12 @@ impl Client {
         name: &str,
         settings: v1::CollectionSettings,
     ) -> Result<v1::CreateCollectionReply, ClientError> {
-        let _ = (name, settings);
-        todo!()
+        let attempts = self.attempts("create collection", Effect::Repeatable);
+        let message =
+            v1::CreateCollectionRequest { name: name.to_owned(), settings: Some(settings) };
+        let call =
+            |link: Arc<Link>, request| async move { link.collections().create(request).await };
+        self.shared.call(attempts, message, call).await
     }
 
     /// Describes a collection.
@@ -146,8 +184,12 @@ impl Client {
         &self,
         name: &str,
     ) -> Result<v1::CollectionState, ClientError> {
-        let _ = name;
-        todo!()
+        let attempts = self.attempts("describe collection", Effect::None);
+        let message = v1::DescribeCollectionRequest { name: name.to_owned() };
+        let call =
+            |link: Arc<Link>, request| async move { link.collections().describe(request).await };
+        let reply = self.shared.call(attempts, message, call).await?;
+        reply.state.ok_or_else(|| incomplete("a collection"))
     }
 
     /// Drops a collection with everything in it.
@@ -155,8 +197,14 @@ impl Client {
     /// # Errors
     /// `NotFound` where no collection has that name.
     pub async fn drop_collection(&self, name: &str) -> Result<(), ClientError> {
-        let _ = name;
-        todo!()
+        let attempts = self.attempts("drop collection", Effect::Once);
+        let message = v1::DropCollectionRequest { name: name.to_owned() };
+        let call = |link: Arc<Link>, request| async move { link.collections().drop(request).await };
+        let _reply: v1::DropCollectionReply = self.shared.call(attempts, message, call).await?;
+        if let Some(dropped) = self.shared.routes.known(name) {
+            self.shared.routes.forget(&dropped);
+        }
+        Ok(())
     }
 
     /// Asks where things are.
@@ -164,8 +212,12 @@ impl Client {
     /// # Errors
     /// `NotFound` where no collection has one of the names.
     pub async fn metadata(&self, collections: &[&str]) -> Result<v1::MetadataReply, ClientError> {
-        let _ = collections;
-        todo!()
+        let attempts = self.attempts("metadata", Effect::None);
+        let message = v1::MetadataRequest {
+            collections: collections.iter().map(|name| String::from(*name)).collect(),
+        };
+        let call = |link: Arc<Link>, request| async move { link.admin().metadata(request).await };
+        self.shared.call(attempts, message, call).await
     }
 
     /// Asks the server how it is.
@@ -173,15 +225,21 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn status(&self) -> Result<v1::StatusReply, ClientError> {
-        todo!()
+        let attempts = self.attempts("status", Effect::None);
+        let message = v1::StatusRequest {};
+        let call = |link: Arc<Link>, request| async move { link.admin().status(request).await };
+        self.shared.call(attempts, message, call).await
     }
 
-    /// Returns the server's metrics as OpenMetrics text.
+    /// Returns the server's metrics as `OpenMetrics` text.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        todo!()
+        let attempts = self.attempts("metrics", Effect::None);
+        let message = v1::MetricsRequest {};
+        let call = |link: Arc<Link>, request| async move { link.admin().metrics(request).await };
+        Ok(self.shared.call(attempts, message, call).await?.exposition)
     }
 
     /// Asks for the server's version.
@@ -189,7 +247,10 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn version(&self) -> Result<v1::VersionReply, ClientError> {
-        todo!()
+        let attempts = self.attempts("version", Effect::None);
+        let message = v1::VersionRequest {};
+        let call = |link: Arc<Link>, request| async move { link.admin().version(request).await };
+        self.shared.call(attempts, message, call).await
     }
 
     /// Asks whether a service answers requests; an empty name means the server as a whole.
@@ -197,7 +258,41 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn health(&self, service: &str) -> Result<Health, ClientError> {
-        let _ = service;
-        todo!()
+        let attempts = self.attempts("health", Effect::None);
+        let message = HealthCheckRequest { service: service.to_owned() };
+        let call = |link: Arc<Link>, request| async move {
+            HealthClient::new(link.channel()).check(request).await
+        };
+        let reply = self.shared.call(attempts, message, call).await?;
+        Ok(match reply.status() {
+            ServingStatus::Serving => Health::Serving,
+            ServingStatus::Unknown | ServingStatus::NotServing | ServingStatus::ServiceUnknown => {
+                Health::NotServing
+            }
+        })
+    }
+
+    /// Begins to count the attempts of an operation.
+    fn attempts(&self, operation: &'static str, effect: Effect) -> Attempts {
+        self.shared.attempts(operation, effect, self.deadline())
+    }
+
+    /// Returns when an operation that begins now must have ended.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.limit {
+            Limit::Each => self.shared.options.timeout.map(|timeout| Instant::now() + timeout),
+            Limit::Until(deadline) => deadline,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+fn incomplete(what: &str) -> ClientError {
+    ClientError::Protocol {
+        address: "the server".to_owned(),
+        reason: format!("the answer leaves out {what}"),
     }
 }

@@ -90,6 +90,22 @@ pub(crate) fn code_of(code: Code) -> ErrorCode {
     }
 }
 
+/// Returns the code of a connection that broke with this status.
+///
+/// A break is `Unreachable`, whatever code the transport gave it, unless a server chose the status.
+pub(crate) fn broken_code(status: &Status) -> ErrorCode {
+    if is_transport(status) { ErrorCode::Unreachable } else { of_status(status).code }
+}
+
+/// Tells a status that the transport made from one that a server answered with.
+pub(crate) fn is_transport(status: &Status) -> bool {
+    let code = matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+    );
+    code && in_status(status).is_none()
+}
+
 fn bare_message(status: &Status) -> String {
     if status.message().is_empty() {
         status.code().description().to_owned()

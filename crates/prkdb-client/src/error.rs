@@ -148,7 +148,8 @@ impl ClientError {
         match self {
             Self::Address { .. } => ErrorCode::InvalidArgument,
             Self::Request { code, .. } => *code,
-            Self::Unreachable { .. } | Self::Broken { .. } => ErrorCode::Unreachable,
+            Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Broken { source, .. } => detail::broken_code(source),
             Self::Refused(refusal) => refusal.code,
             Self::Deadline { .. } => ErrorCode::Deadline,
             Self::UnknownOutcome { .. } => ErrorCode::UnknownOutcome,

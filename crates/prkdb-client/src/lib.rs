@@ -9,12 +9,22 @@ mod address;
 mod batch;
 mod client;
 mod clock;
-mod detail;
-mod error;
 mod kv;
 mod options;
-mod routes;
 mod scan;
+
+mod attempts;
+mod exchange;
+mod lanes;
+mod link;
+mod pool;
+mod read;
+mod routes;
+mod shared;
+mod write;
+
+mod detail;
+mod error;
 
 pub use address::{DEFAULT_PORT, Endpoint};
 pub use batch::{

@@ -1,10 +1,18 @@
 //! Reading keys in order.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prkdb_proto::v1;
-use tokio::time::Instant;
+use tonic::{Status, Streaming};
 
-use crate::{error::ClientError, kv::Consistency};
+use crate::{
+    attempts::{Attempts, Next},
+    detail,
+    error::ClientError,
+    kv::Consistency,
+    shared::Shared,
+};
 
 pub use prkdb_proto::v1::scan_reply::{Row, ShardRevision};
 
@@ -88,19 +96,54 @@ impl Scan {
     }
 }
 
-/// Rows of a scan, in order, page by page.
+/// Rows of a scan, in order, page by page. The deadline covers the first page: what follows may take as
+/// long as it takes, and a server that is gone is noticed by the connection's keep-alive.
 #[derive(Debug)]
 pub struct ScanStream {
-    pub(crate) pages: tonic::Streaming<v1::ScanReply>,
-    pub(crate) address: String,
-    /// Until when the first page must have come; none after it.
-    pub(crate) first_by: Option<Instant>,
-    pub(crate) rows: std::vec::IntoIter<Row>,
-    pub(crate) revisions: Vec<ShardRevision>,
-    pub(crate) count: Option<u64>,
+    pages: Streaming<v1::ScanReply>,
+    address: String,
+    rows: std::vec::IntoIter<Row>,
+    revisions: Vec<ShardRevision>,
+    count: Option<u64>,
 }
 
 impl ScanStream {
+    /// Opens the stream and reads its first page, with retries: nothing was handed out yet.
+    pub(crate) async fn open(
+        shared: &Shared,
+        mut attempts: Attempts,
+        scan: Scan,
+    ) -> Result<Self, ClientError> {
+        let mut address = String::new();
+        loop {
+            let attempt = async {
+                let link = shared.pool.at(&address).await?;
+                let opened = link.kv().scan(scan.request.clone()).await;
+                let mut pages = opened.map_err(|status| link.fault(status))?.into_inner();
+                let first = pages.message().await.map_err(|status| link.fault(status))?;
+                let mut stream = Self {
+                    pages,
+                    address: link.address().to_owned(),
+                    rows: Vec::new().into_iter(),
+                    revisions: Vec::new(),
+                    count: None,
+                };
+                if let Some(page) = first {
+                    stream.take(page);
+                }
+                Ok(stream)
+            };
+            let fault = match attempts.within(true, attempt).await {
+                Ok(stream) => return Ok(stream),
+                Err(fault) => fault,
+            };
+            address = match attempts.next(fault).await? {
+                Next::Again => String::new(),
+                Next::Follow(leader) => leader,
+            };
+        }
+    }
+
     /// Returns the next row; `None` after the last.
     ///
     /// Cancel safety: dropping the future loses no row.
@@ -108,7 +151,21 @@ impl ScanStream {
     /// # Errors
     /// What the server answered, or that the stream ended before its end.
     pub async fn next_row(&mut self) -> Result<Option<Row>, ClientError> {
-        todo!()
+        loop {
+            if let Some(row) = self.rows.next() {
+                return Ok(Some(row));
+            }
+            if self.count.is_some() {
+                return Ok(None);
+            }
+            match self.pages.message().await {
+                Ok(Some(page)) => self.take(page),
+                // The count comes last: without it rows may be missing.
+                Ok(None) => return Err(self.broken(Status::unavailable("the scan was cut short"))),
+                Err(status) if detail::is_transport(&status) => return Err(self.broken(status)),
+                Err(status) => return Err(ClientError::from_status(&status)),
+            }
+        }
     }
 
     /// Reads to the end and returns how many keys were found.
@@ -116,10 +173,11 @@ impl ScanStream {
     /// # Errors
     /// As [`Self::next_row`].
     pub async fn finish(&mut self) -> Result<u64, ClientError> {
-        todo!()
+        while self.next_row().await?.is_some() {}
+        Ok(self.count.unwrap_or(0))
     }
 
-    /// Returns what each shard was read at; empty before the first row was asked for.
+    /// Returns what each shard was read at.
     pub fn revisions(&self) -> &[ShardRevision] {
         &self.revisions
     }
@@ -127,5 +185,19 @@ impl ScanStream {
     /// Returns how many keys were found; `None` before the end.
     pub fn count(&self) -> Option<u64> {
         self.count
+    }
+
+    fn take(&mut self, page: v1::ScanReply) {
+        self.rows = page.rows.into_iter();
+        self.revisions.extend(page.revisions);
+        self.count = self.count.or(page.count);
+    }
+
+    fn broken(&self, status: Status) -> ClientError {
+        ClientError::Broken {
+            operation: "scan",
+            address: self.address.clone(),
+            source: Arc::new(status),
+        }
     }
 }

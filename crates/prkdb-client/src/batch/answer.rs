@@ -1,5 +1,8 @@
 //! What became of each batch.
 
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::error::ClientError;
 
 /// A batch that is durable and applied.
@@ -61,12 +64,19 @@ pub enum BatchAnswer {
 }
 
 /// The answers of a writer: one for each batch sent, in order per partition.
+///
+/// Dropping it stops the writer: what is under way then may be applied or not.
 #[derive(Debug)]
 pub struct BatchAnswers {
-    pub(crate) answers: tokio::sync::mpsc::Receiver<BatchAnswer>,
+    answers: mpsc::Receiver<BatchAnswer>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl BatchAnswers {
+    pub(super) fn new(answers: mpsc::Receiver<BatchAnswer>, driver: AbortOnDropHandle<()>) -> Self {
+        Self { answers, _driver: driver }
+    }
+
     /// Returns the next answer; `None` once the writer is finished and every batch is answered.
     ///
     /// Cancel safety: dropping the future loses no answer.

@@ -6,6 +6,8 @@
 //! applied, until the caller has decided and says [`BatchWriter::resume`].
 
 mod answer;
+mod driver;
+mod window;
 mod writer;
 
 pub use answer::{Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied};
