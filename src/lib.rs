@@ -1,1 +1,7 @@
 //! PrkDB.
+
+#[cfg(feature = "cli")]
+pub mod commands;
+
+#[cfg(feature = "cli")]
+pub use commands::cli;

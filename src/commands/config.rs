@@ -166,8 +166,9 @@ fn read(path: &Path) -> Result<File> {
         return Err(Failure::usage(message).into());
     }
     let bytes = fs::read(path).map_err(|error| failed(&error))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| Failure::usage(format!("{shown}: not UTF-8 at byte {}", error.valid_up_to())))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        Failure::usage(format!("{shown}: not UTF-8 at byte {}", error.valid_up_to()))
+    })?;
     Ok(parse_toml(text.strip_prefix('\u{feff}').unwrap_or(text), &shown)?)
 }
 
@@ -227,7 +228,9 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Duration>, D::Error> {
+fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     values::duration(&text).map(Some).map_err(D::Error::custom)
 }
@@ -272,7 +275,10 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_place() {
         let (message, _) = refused("[defaults]\ntimeout = \"5\"\n");
-        assert!(message.starts_with("config.toml:2:11:") && message.contains("add a unit"), "{message}");
+        assert!(
+            message.starts_with("config.toml:2:11:") && message.contains("add a unit"),
+            "{message}"
+        );
         let (message, _) = refused("[defaults]\nretries = -1\n");
         assert!(message.starts_with("config.toml:2:11:"), "{message}");
     }
@@ -289,7 +295,9 @@ mod tests {
 
     #[test]
     fn distances_count_letters() {
-        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("timout", "timeout", 1)] {
+        for (a, b, expected) in
+            [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("timout", "timeout", 1)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

@@ -41,7 +41,7 @@ impl Confirmation {
         let answer = Confirm::new()
             .with_prompt(self.prompt(&format!("{what}?")))
             .default(false)
-            .interact_opt_on(&Term::stderr());
+            .interact_on_opt(&Term::stderr());
         match answer {
             Ok(Some(true)) => Ok(()),
             Ok(_) => Err(Failure::not_confirmed(format!("{what}: not confirmed")).into()),
@@ -59,7 +59,9 @@ impl Confirmation {
                 return Ok(());
             }
             let message = format!("refusing to {what}: --confirm says '{given}'");
-            return Err(Failure::not_confirmed(message).hint(format!("pass --confirm {name}")).into());
+            return Err(Failure::not_confirmed(message)
+                .hint(format!("pass --confirm {name}"))
+                .into());
         }
         if !self.can_ask() {
             return Err(self.refusal(what, &format!("--confirm {name}")).into());
@@ -80,11 +82,7 @@ impl Confirmation {
     }
 
     fn refusal(&self, what: &str, flag: &str) -> Failure {
-        let why = if self.is_silent {
-            "--no-input"
-        } else {
-            "stdin is not a terminal"
-        };
+        let why = if self.is_silent { "--no-input" } else { "stdin is not a terminal" };
         Failure::not_confirmed(format!("refusing to {what} without confirmation ({why})"))
             .hint(format!("pass {flag}"))
     }
@@ -98,9 +96,16 @@ impl Confirmation {
 }
 
 /// The end of the input means no; Ctrl-C ends as the signal does.
-fn unanswered(what: &str, dialoguer::Error::IO(error): dialoguer::Error) -> crate::commands::failure::Stop {
+fn unanswered(
+    what: &str,
+    dialoguer::Error::IO(error): dialoguer::Error,
+) -> crate::commands::failure::Stop {
     if error.kind() == io::ErrorKind::Interrupted {
-        return Failure::interrupted(crate::commands::exit::INTERRUPTED, format!("{what}: interrupted")).into();
+        return Failure::interrupted(
+            crate::commands::exit::INTERRUPTED,
+            format!("{what}: interrupted"),
+        )
+        .into();
     }
     Failure::not_confirmed(format!("{what}: not confirmed")).into()
 }

@@ -167,6 +167,6 @@ fn bytes_value(bytes: &[u8]) -> Value {
     object.add_bytes("key", bytes);
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
-        Err(_) => serde_json::to_value(&object).unwrap_or_default(),
+        Err(_) => object.into(),
     }
 }

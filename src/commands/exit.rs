@@ -69,7 +69,11 @@ pub const TABLE: &[ExitCode] = &[
     row(6, "auth", "not authenticated, or not permitted"),
     row(7, "conflict", "a precondition does not hold, such as a version, settings or a checkpoint"),
     row(PARTIAL, "partial", "some items were done and some failed"),
-    row(NOT_CONFIRMED, "not-confirmed", "answered no, or a confirmation was needed and not possible"),
+    row(
+        NOT_CONFIRMED,
+        "not-confirmed",
+        "answered no, or a confirmation was needed and not possible",
+    ),
     row(UNHEALTHY, "unhealthy", "status or health: critical"),
     row(DEGRADED, "degraded", "status: serving, but something is wrong"),
     row(12, "corrupt", "stored data does not match its checksum"),

@@ -201,7 +201,8 @@ fn print_json(session: &mut Session, args: &Args, keys: &[Vec<u8>], reads: &[Rea
     let mut items: Vec<Object> = Vec::new();
     let is_single = reads.len() == 1 || session.output.options.format == Format::Ndjson;
     for (key, read) in keys.iter().zip(reads) {
-        let mut object = if is_single { Object::document("prkdb.get/1") } else { Object::default() };
+        let mut object =
+            if is_single { Object::document("prkdb.get/1") } else { Object::default() };
         object.add_bytes("key", key).add("found", read.value.is_some());
         if let Some(found) = &read.value {
             object.add_bytes("value", &found.value);

@@ -133,7 +133,9 @@ pub fn stdin(what: &str, hint: &str, limit: u64) -> Result<Vec<u8>> {
 /// Exit 2.
 pub fn refuse_terminal(what: &str, hint: &str) -> Result {
     if io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{what}: standard input is a terminal")).hint(hint).into());
+        return Err(Failure::usage(format!("{what}: standard input is a terminal"))
+            .hint(hint)
+            .into());
     }
     Ok(())
 }
@@ -182,7 +184,9 @@ mod tests {
         assert!(decoded("abc", Encoding::Hex).unwrap_err().contains("odd"));
         assert!(decoded("zz", Encoding::Hex).is_err());
         assert!(decoded("A", Encoding::Base64).is_err());
-        assert!(decode(OsStr::from_bytes(b"a\xff"), Encoding::Utf8).unwrap_err().contains("byte 1"));
+        assert!(
+            decode(OsStr::from_bytes(b"a\xff"), Encoding::Utf8).unwrap_err().contains("byte 1")
+        );
         for wrong in [r"a\", r"\q", r"\x1", r"\xgg", r"\u{110000}", r"\u{}", r"\u{+1}", r"\u1"] {
             assert!(decoded(wrong, Encoding::Escape).is_err(), "{wrong}");
         }

@@ -110,8 +110,7 @@ fn value(args: &Args) -> Result<Vec<u8>> {
         (_, Some(path)) => input::file(path, VALUE_BYTES_MAX)?,
         (Some(value), None) if value != "-" => {
             let encoding = args.value_encoding.or(args.encoding).unwrap_or_default();
-            input::decode(value, encoding)
-                .map_err(|why| Failure::usage(format!("value: {why}")))?
+            input::decode(value, encoding).map_err(|why| Failure::usage(format!("value: {why}")))?
         }
         _ => input::stdin(
             "put",

@@ -2,11 +2,11 @@
 
 use std::{ffi::OsString, io::Write as _};
 
-use clap::FromArgMatches as _;
+use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, exit,
+    collection, completions, delete, exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics, put, scan, serve,
     session::Session,
@@ -35,7 +35,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let ended = match parsed.command {
         Command::Serve(args) => serve::run(&args, serve::config_file(&matches).as_deref()),
-        Command::Client(command) => client(&parsed.global, command),
+        Command::Client(command) => {
+            let source = matches.value_source("servers");
+            client(&parsed.global, source == Some(ValueSource::CommandLine), command)
+        }
     };
     match ended {
         Ok(()) => exit::OK,
@@ -47,9 +50,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn client(global: &Global, command: ClientCommand) -> Result {
+fn client(global: &Global, is_server_named: bool, command: ClientCommand) -> Result {
     logging::client(global.verbose)?;
-    let mut session = Session::new(global)?;
+    let mut session = Session::new(global, is_server_named)?;
     let ended = dispatch(&mut session, command);
     // What was printed before an error is a result too; the error is told after it.
     let flushed = session.output.flush();
@@ -59,19 +62,16 @@ fn client(global: &Global, command: ClientCommand) -> Result {
 fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
     use ClientCommand as C;
     match command {
-        C::Demo(args) => demo::run(session, &args),
         C::Put(args) => block_on(session, async |session| put::run(session, args).await),
         C::Get(args) => block_on(session, async |session| get::run(session, args).await),
         C::Delete(args) => block_on(session, async |session| delete::run(session, args).await),
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
-        C::BatchPut(args) => batch_put::run(session, *args),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)
         }
         C::Status(args) => block_on(session, async |session| status::run(session, args).await),
         C::Health(args) => block_on(session, async |session| health::run(session, args).await),
         C::Metrics(args) => block_on(session, async |session| metrics::run(session, args).await),
-        C::Bench(args) => bench::run(session, args),
         C::Version(args) => block_on(session, async |session| version::run(session, args).await),
         C::Completions(args) => completions::run(session, &args),
         C::Man(args) => man::run(session, &args),

@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use prkdb_client::{Row, Scan, ScanStream};
 
 use crate::commands::{
-    failure::Result,
+    failure::{Failure, Result},
     get::Level,
     input::{self, Encoding},
-    output::{Cell, Column, Kind, Listing, Object},
+    output::{Cell, Column, Kind, Listing, Object, Rows},
     session::{self, CollectionArg, Session},
 };
 
@@ -30,8 +30,7 @@ const ROWS: Listing = Listing {
     empty: "(no keys)",
 };
 
-const KEYS: Listing =
-    Listing { schema: "prkdb.scan/1", columns: &[KEY], empty: "(no keys)" };
+const KEYS: Listing = Listing { schema: "prkdb.scan/1", columns: &[KEY], empty: "(no keys)" };
 
 /// Arguments of `scan`.
 #[derive(Debug, clap::Args)]
@@ -70,6 +69,10 @@ pub struct Args {
 /// 3 where the collection does not exist.
 pub async fn run(session: &mut Session, args: Args) -> Result {
     session.output.refuse_special_formats()?;
+    if session.output.options.sort.is_some() {
+        let failure = Failure::usage("scan --sort: keys come in their own order");
+        return Err(failure.hint("--reverse turns it round").into());
+    }
     let scan = request(session, &args)?;
     let listing = if args.keys_only { KEYS } else { ROWS };
     // Wrong columns are refused before anything is asked.
@@ -107,7 +110,7 @@ fn request(session: &Session, args: &Args) -> Result<Scan> {
 async fn print_rows(
     session: &mut Session,
     args: &Args,
-    mut rows: crate::commands::output::Rows,
+    mut rows: Rows,
     stream: &mut ScanStream,
 ) -> Result {
     while let Some(row) = stream.next_row().await.map_err(|error| session::failure(&error))? {
@@ -115,7 +118,9 @@ async fn print_rows(
     }
     rows.end(&mut session.output, &session.talk)?;
     if stream.revisions().len() > 1 {
-        session.talk.hint("read at one revision per shard; a collection in one shard is read at one");
+        session
+            .talk
+            .hint("read at one revision per shard; a collection in one shard is read at one");
     }
     Ok(())
 }

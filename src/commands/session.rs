@@ -36,6 +36,8 @@ pub struct Session {
     pub timeout: Option<Duration>,
     /// Set while a write is under way, so that an interrupt can say so.
     pub is_writing: Rc<Cell<bool>>,
+    /// Whether a flag names a server.
+    pub is_server_named: bool,
     collection: Option<String>,
 }
 
@@ -44,7 +46,7 @@ impl Session {
     ///
     /// # Errors
     /// A wrong configuration or address is exit 2.
-    pub fn new(global: &Global) -> Result<Self> {
+    pub fn new(global: &Global, is_server_named: bool) -> Result<Self> {
         let config = Config::load(global.config.as_deref(), global.profile.as_deref())?;
         let output = Output::stdout(output_options(global, &config)?);
         let talk = Talk {
@@ -69,6 +71,7 @@ impl Session {
             options: client_options(global, &config, timeout)?,
             timeout,
             is_writing: Rc::default(),
+            is_server_named,
             collection: config.get(|layer| layer.collection.clone()),
         })
     }
@@ -126,8 +129,14 @@ impl Session {
 #[derive(Clone, Debug, clap::Args)]
 pub struct CollectionArg {
     /// Collection to work on [default: default]
-    #[arg(short, long, alias = "topic", value_name = "NAME", env = "PRKDB_COLLECTION",
-        hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        alias = "topic",
+        value_name = "NAME",
+        env = "PRKDB_COLLECTION",
+        hide_env_values = true
+    )]
     pub collection: Option<String>,
 }
 
@@ -164,7 +173,9 @@ fn hint(error: &ClientError) -> Option<String> {
             Some("start a node with: prkdb serve, or name one with: --server HOST:PORT".to_owned())
         }
         ClientError::Refused(refusal) if !refusal.hint.is_empty() => Some(refusal.hint.clone()),
-        ClientError::UnknownOutcome { .. } => Some("read the key to see whether it was applied".to_owned()),
+        ClientError::UnknownOutcome { .. } => {
+            Some("read the key to see whether it was applied".to_owned())
+        }
         _ => None,
     }
 }
@@ -173,8 +184,9 @@ fn output_options(global: &Global, config: &Config) -> Result<OutputOptions> {
     let is_terminal = std::io::stdout().is_terminal();
     let format = match (global.output, config.get(|layer| layer.output.clone())) {
         (Some(format), _) => format,
-        (None, Some(name)) => Format::from_str(&name, true)
-            .map_err(|_| Failure::usage(format!("configuration: unknown output format '{name}'")))?,
+        (None, Some(name)) => Format::from_str(&name, true).map_err(|_| {
+            Failure::usage(format!("configuration: unknown output format '{name}'"))
+        })?,
         (None, None) if is_terminal => Format::Table,
         (None, None) => Format::Plain,
     };

@@ -96,8 +96,14 @@ pub fn is_coloured(choice: ColorChoice, is_terminal: bool) -> bool {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
         ColorChoice::Auto if is_set("NO_COLOR") => false,
-        ColorChoice::Auto if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0") => true,
-        ColorChoice::Auto => is_terminal && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
+        ColorChoice::Auto
+            if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0") =>
+        {
+            true
+        }
+        ColorChoice::Auto => {
+            is_terminal && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+        }
     }
 }
 

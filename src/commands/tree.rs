@@ -5,12 +5,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
-    ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum,
-    builder::FalseyValueParser,
+    ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::FalseyValueParser,
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
+    collection, completions, delete, get, health, help, man, metrics,
     output::{Format, TimeStyle},
     put, scan, serve, status, values, version,
 };
@@ -25,7 +24,7 @@ pub fn cli() -> clap::Command {
 #[command(
     name = "prkdb",
     bin_name = "prkdb",
-    version = version::VERSION,
+    version = version::VERSION.as_str(),
     arg_required_else_help = true,
     subcommand_required = true,
     disable_help_subcommand = true,
@@ -79,23 +78,46 @@ pub struct Global {
         value_delimiter = ',', action = ArgAction::Append, hide_env_values = true)]
     pub servers: Vec<String>,
     /// Connection profile of the configuration file
-    #[arg(long, value_name = "NAME", global = true, env = "PRKDB_PROFILE",
-        hide_env_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        global = true,
+        env = "PRKDB_PROFILE",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub profile: Option<String>,
     /// Configuration file; 'none' reads no file
-    #[arg(long, value_name = "FILE", global = true, env = "PRKDB_CONFIG",
-        hide_env_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "PRKDB_CONFIG",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub config: Option<PathBuf>,
     /// Output format: table on a terminal, plain elsewhere
-    #[arg(short, long, value_name = "FMT", global = true, env = "PRKDB_OUTPUT",
-        hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FMT",
+        global = true,
+        env = "PRKDB_OUTPUT",
+        hide_env_values = true
+    )]
     pub output: Option<Format>,
     /// Print no header row
     #[arg(long, global = true, hide_short_help = true)]
     pub no_headers: bool,
     /// Select and order columns
-    #[arg(long, value_name = "A,B,...", global = true, value_delimiter = ',',
-        hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "A,B,...",
+        global = true,
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub columns: Vec<String>,
     /// Sort a list by a column
     #[arg(long, value_name = "COL[:desc]", global = true, hide_short_help = true)]
@@ -108,12 +130,23 @@ pub struct Global {
     #[arg(long, global = true, default_value = "auto", hide_short_help = true)]
     pub units: Units,
     /// Form of timestamps
-    #[arg(long, global = true, env = "PRKDB_TIME", default_value = "utc",
-        hide_env_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "PRKDB_TIME",
+        default_value = "utc",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub time: TimeStyle,
     /// Colours; NO_COLOR and CLICOLOR_FORCE are respected
-    #[arg(long, value_name = "WHEN", global = true, default_value = "auto",
-        hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        default_value = "auto",
+        hide_short_help = true
+    )]
     pub color: ColorChoice,
     /// Print no confirmations, hints or progress
     #[arg(short, long, global = true)]
@@ -141,8 +174,14 @@ pub struct Global {
         value_parser = values::duration, hide_env_values = true, hide_short_help = true)]
     pub connect_timeout: Option<Duration>,
     /// Repetitions of an operation; a write is applied once [default: 3]
-    #[arg(long, value_name = "N", global = true, env = "PRKDB_RETRIES", hide_env_values = true,
-        hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        global = true,
+        env = "PRKDB_RETRIES",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub retries: Option<u32>,
 }
 
@@ -159,8 +198,6 @@ pub enum Command {
 /// The commands that talk to a node, or to nobody.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Show what a node does, with real data in a temporary directory
-    Demo(demo::Args),
     /// Store a value under a key
     Put(put::Args),
     /// Print the values of keys
@@ -170,8 +207,6 @@ pub enum ClientCommand {
     Delete(delete::Args),
     /// Print keys in order
     Scan(scan::Args),
-    /// Store many records from a file or standard input
-    BatchPut(Box<batch_put::Args>),
     /// Create, list, describe and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),
@@ -181,8 +216,6 @@ pub enum ClientCommand {
     Health(health::Args),
     /// Print the metrics of a node
     Metrics(metrics::Args),
-    /// Measure this machine and a node
-    Bench(bench::Args),
     /// Print the version
     Version(version::Args),
     /// Print a completion script for a shell

@@ -48,8 +48,7 @@ fn text(error: &clap::Error, is_coloured: bool) -> String {
 fn failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n");
-    let first: Vec<&str> =
-        paragraphs.next().unwrap_or_default().lines().map(str::trim).collect();
+    let first: Vec<&str> = paragraphs.next().unwrap_or_default().lines().map(str::trim).collect();
     let message = first.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let mut hint = None;
@@ -124,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_typing_error_gets_the_nearest_name_on_one_line() {
-        let error = crate::commands::tree::cli().try_get_matches_from(["prkdb", "gett"]).unwrap_err();
+        let error =
+            crate::commands::tree::cli().try_get_matches_from(["prkdb", "gett"]).unwrap_err();
         let failure = failure(&error);
         assert_eq!(failure.message(), "unrecognized subcommand 'gett'");
         assert_eq!(failure.hint_text().unwrap(), "a similar subcommand exists: 'get'");
@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_missing_argument_is_named() {
-        let error = crate::commands::tree::cli().try_get_matches_from(["prkdb", "put"]).unwrap_err();
+        let error =
+            crate::commands::tree::cli().try_get_matches_from(["prkdb", "put"]).unwrap_err();
         assert!(failure(&error).message().contains("<KEY>"), "{error}");
     }
 }

@@ -171,7 +171,8 @@ impl Cell {
 
 /// Returns a size with a binary unit and one digit.
 pub fn readable_size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 5] = [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20)];
+    const UNITS: [(&str, u32); 5] =
+        [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20)];
     for (name, shift) in UNITS {
         if bytes >> shift > 0 {
             return tenths(bytes, shift, name);
@@ -220,10 +221,7 @@ mod tests {
         Cell::Size(7).add_to(&mut object, &column, TimeStyle::Utc);
         let key = Column::new("KEY", "key", Kind::Bytes);
         Cell::Bytes(vec![0, 0xff, 10]).add_to(&mut object, &key, TimeStyle::Utc);
-        assert_eq!(
-            serde_json::to_string(&object).unwrap(),
-            r#"{"size_bytes":7,"key_b64":"AP8K"}"#
-        );
+        assert_eq!(serde_json::to_string(&object).unwrap(), r#"{"size_bytes":7,"key_b64":"AP8K"}"#);
     }
 
     #[test]
@@ -235,9 +233,7 @@ mod tests {
 
     #[test]
     fn an_empty_cell_and_a_hyphen_differ() {
-        let text = |bytes: &[u8]| {
-            Cell::Bytes(bytes.to_vec()).text(UnitStyle::Raw, TimeStyle::Utc)
-        };
+        let text = |bytes: &[u8]| Cell::Bytes(bytes.to_vec()).text(UnitStyle::Raw, TimeStyle::Utc);
         assert_eq!((text(b"").as_str(), text(b"-").as_str()), ("-", "\\x2d"));
     }
 }

@@ -201,7 +201,8 @@ impl Rows {
         };
         let (units, time) = (output.options.units, output.options.time);
         let cells = |row: Row| row.iter().map(|cell| cell.text(units, time)).collect();
-        let page: Vec<Vec<String>> = std::mem::take(&mut self.page).into_iter().map(cells).collect();
+        let page: Vec<Vec<String>> =
+            std::mem::take(&mut self.page).into_iter().map(cells).collect();
         self.has_begun = true;
         output.bytes(table::render(&self.columns(), &page, style).as_bytes())
     }
@@ -306,7 +307,8 @@ mod tests {
 
     #[test]
     fn json_is_one_document_also_when_empty() {
-        let document: serde_json::Value = serde_json::from_str(&print(Format::Json, rows())).unwrap();
+        let document: serde_json::Value =
+            serde_json::from_str(&print(Format::Json, rows())).unwrap();
         assert_eq!(document["items"][0]["name"], "b\tc");
         assert_eq!(document["items"][1]["name_b64"], "/w==");
         let empty: serde_json::Value = serde_json::from_str(&print(Format::Json, vec![])).unwrap();

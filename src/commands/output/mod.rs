@@ -9,9 +9,9 @@
 
 mod cell;
 mod escape;
+mod listing;
 mod object;
 mod table;
-mod listing;
 mod writer;
 
 pub use cell::{Cell, Column, Kind, TimeStyle, UnitStyle, readable_duration, readable_size};

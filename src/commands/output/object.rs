@@ -22,6 +22,11 @@ impl Object {
         self
     }
 
+    /// Returns the members in order.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Adds bytes: as `name` where they are UTF-8, else as `name_b64`.
     pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> &mut Self {
         match std::str::from_utf8(bytes) {
@@ -31,6 +36,13 @@ impl Object {
                 base64::engine::general_purpose::STANDARD.encode(bytes),
             ),
         }
+    }
+}
+
+impl From<Object> for Value {
+    /// Its members go into a value's map, which orders them by name.
+    fn from(object: Object) -> Self {
+        Self::Object(object.0.into_iter().collect())
     }
 }
 

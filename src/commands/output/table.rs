@@ -1,8 +1,6 @@
 //! Rows as a table without borders, as wide as the terminal.
 
-use comfy_table::{
-    CellAlignment, ContentArrangement, Table, presets::NOTHING,
-};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 use super::cell::Column;
 
@@ -20,7 +18,7 @@ pub struct TableStyle {
 /// Returns the lines of a table, each ending with a line break.
 pub fn render(columns: &[Column], rows: &[Vec<String>], style: TableStyle) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).force_no_tty();
+    table.load_style(NOTHING);
     let names: Vec<String> = columns.iter().map(|column| column.name.to_owned()).collect();
     let widths = widths(&names, rows, style);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -106,12 +104,8 @@ mod tests {
     fn numbers_stand_on_the_right_and_nothing_trails() {
         let style = TableStyle { width: None, has_header: true, is_coloured: false };
         let text = render(COLUMNS, &rows(), style);
-        let expected = format!(
-            "{:<30}  VERSION\n{}        7\nb{:>38}\n",
-            "KEY",
-            "a".repeat(30),
-            "1041"
-        );
+        let expected =
+            format!("{:<30}  VERSION\n{}        7\nb{:>38}\n", "KEY", "a".repeat(30), "1041");
         assert_eq!(text, expected);
     }
 
