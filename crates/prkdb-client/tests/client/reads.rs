@@ -1,0 +1,116 @@
+//! Reads are repeated freely and end with the deadline.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prkdb_client::{Client, ClientError, ClientOptions, ErrorCode, Get, MultiGet, Put, Scan};
+
+use crate::server::{Fake, Step};
+
+#[tokio::test]
+async fn a_key_that_was_put_is_read_and_one_that_was_not_is_no_error() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    client.put(Put::new("default", "a", "1")).await.unwrap();
+    let read = client.get(Get::new("default", "a")).await.unwrap().value.unwrap();
+    assert_eq!((read.value.as_ref(), read.version), (&b"1"[..], 1));
+    assert_eq!(client.get(Get::new("default", "b")).await.unwrap().value, None);
+    let keys = ["b", "a"].map(Bytes::from_static_str).to_vec();
+    let reads = client.multi_get(MultiGet::new("default", keys)).await.unwrap();
+    let found: Vec<bool> = reads.iter().map(|read| read.value.is_some()).collect();
+    assert_eq!(found, [false, true]);
+}
+
+trait FromStatic {
+    fn from_static_str(text: &'static str) -> Self;
+}
+
+impl FromStatic for Bytes {
+    fn from_static_str(text: &'static str) -> Self {
+        Self::from_static(text.as_bytes())
+    }
+}
+
+#[tokio::test]
+async fn a_read_whose_answer_was_lost_is_sent_again() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    fake.script([Step::Cut, Step::Cut]);
+    client.get(Get::new("default", "a")).await.unwrap();
+    assert_eq!(fake.state().reads, 3);
+}
+
+#[tokio::test]
+async fn answers_come_back_to_whoever_asked_in_any_order() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    client.put(Put::new("default", "a", "1")).await.unwrap();
+    fake.script([Step::Hold]);
+    let slow = client.get(Get::new("default", "a"));
+    let quick = async {
+        fake.received(2).await;
+        client.get(Get::new("default", "a")).await
+    };
+    tokio::select! {
+        _ = slow => panic!("the first is never answered"),
+        read = quick => assert!(read.unwrap().value.is_some()),
+    }
+}
+
+#[tokio::test]
+async fn a_read_past_its_deadline_is_a_timeout() {
+    let fake = Fake::start().await;
+    let timeout = Some(Duration::from_millis(200));
+    let client = Client::connect(ClientOptions { timeout, ..fake.options() }).await.unwrap();
+    fake.script([Step::Hold]);
+    let error = client.get(Get::new("default", "a")).await.unwrap_err();
+    assert!(matches!(error, ClientError::Deadline { .. }), "{error}");
+    assert_eq!((error.code(), error.exit_code()), (ErrorCode::Deadline, 5));
+}
+
+#[tokio::test]
+async fn a_deadline_of_the_caller_replaces_the_timeout() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    fake.script([Step::Hold]);
+    let hurried = client.with_deadline(Some(tokio::time::Instant::now()));
+    let error = hurried.get(Get::new("default", "a")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Deadline);
+}
+
+#[tokio::test]
+async fn a_scan_gives_its_rows_in_order_and_then_its_count() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    let mut scan = client.scan(Scan::new("default").prefix("x")).await.unwrap();
+    assert_eq!(scan.revisions().len(), 1);
+    let mut keys = Vec::new();
+    while let Some(row) = scan.next_row().await.unwrap() {
+        assert_eq!(scan.count().is_some(), row.key == "c");
+        keys.push(row.key);
+    }
+    assert_eq!(keys, ["a", "b", "c"]);
+    assert_eq!(scan.finish().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_scan_that_was_cut_short_is_an_error() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    fake.script([Step::Cut]);
+    let mut scan = client.scan(Scan::new("default")).await.unwrap();
+    assert!(scan.next_row().await.unwrap().is_some());
+    let error = scan.next_row().await.unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+}
+
+#[tokio::test]
+async fn calls_of_administration_reach_the_server() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    assert_eq!(client.metrics().await.unwrap(), "# EOF\n");
+    let metadata = client.metadata(&["default"]).await.unwrap();
+    assert_eq!(metadata.collections.len(), 1);
+    let error = client.version().await.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), (ErrorCode::Unsupported, 14));
+}
