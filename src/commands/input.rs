@@ -60,11 +60,26 @@ pub fn decode(argument: &OsStr, encoding: Encoding) -> std::result::Result<Vec<u
 /// # Errors
 /// A message that names the position of a wrong escape.
 pub fn unescape(bytes: &[u8]) -> std::result::Result<Vec<u8>, String> {
+    unescape_before(bytes, &[])
+}
+
+/// Resolves C-like escapes, and a backslash before a separator, unless that is empty.
+///
+/// # Errors
+/// As [`unescape`].
+pub fn unescape_before(bytes: &[u8], separator: &[u8]) -> std::result::Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(at) = memchr::memchr(b'\\', rest) {
         let (before, escape) = rest.split_at(at);
         out.extend_from_slice(before);
+        if !separator.is_empty()
+            && let Some(after) = escape.get(1..).and_then(|next| next.strip_prefix(separator))
+        {
+            out.extend_from_slice(separator);
+            rest = after;
+            continue;
+        }
         let position = bytes.len() - escape.len();
         let wrong = || format!("wrong escape at byte {position}");
         rest = unescape_one(escape, &mut out).ok_or_else(wrong)?;

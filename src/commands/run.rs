@@ -6,7 +6,7 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    collection, completions, delete, exit,
+    batch_put, collection, completions, delete, exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics, put, scan, serve,
     session::Session,
@@ -66,6 +66,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Get(args) => block_on(session, async |session| get::run(session, args).await),
         C::Delete(args) => block_on(session, async |session| delete::run(session, args).await),
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
+        C::BatchPut(args) => batch_put::run(session, &args),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)
         }

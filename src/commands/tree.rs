@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::commands::{
-    collection, completions, delete, get, health, help, man, metrics,
+    batch_put, collection, completions, delete, get, health, help, man, metrics,
     output::{Format, TimeStyle},
     put, scan, serve, status, values, version,
 };
@@ -207,6 +207,8 @@ pub enum ClientCommand {
     Delete(delete::Args),
     /// Print keys in order
     Scan(scan::Args),
+    /// Store many records from a file or standard input
+    BatchPut(Box<batch_put::Args>),
     /// Create, list, describe and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),
