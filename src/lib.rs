@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 pub mod commands;
+pub mod storage;
 
 #[cfg(feature = "cli")]
 pub use commands::cli;

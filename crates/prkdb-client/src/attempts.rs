@@ -101,6 +101,9 @@ impl Attempts {
         retries: u32,
     ) -> Self {
         let timeout = deadline.map_or(Duration::ZERO, |at| at.duration_since(Instant::now()));
+        // Told in whole milliseconds: the few microseconds since the caller set it are no news.
+        let millis = timeout.as_micros().div_ceil(1_000);
+        let timeout = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
         Self {
             operation,
             effect,
@@ -186,6 +189,8 @@ impl Attempts {
             return Err(last);
         }
         self.retries_left -= 1;
+        let (operation, retries_left) = (self.operation, self.retries_left);
+        tracing::debug!(operation, retries_left, reason = %last, "operation is tried again");
         self.rest().await?;
         Ok(Next::Again)
     }

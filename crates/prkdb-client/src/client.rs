@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1;
+use prkdb_types::ErrorKind;
 use tokio::time::Instant;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -263,7 +264,16 @@ impl Client {
         let call = |link: Arc<Link>, request| async move {
             HealthClient::new(link.channel()).check(request).await
         };
-        let reply = self.shared.call(attempts, message, call).await?;
+        let reply = match self.shared.call(attempts, message, call).await {
+            Ok(reply) => reply,
+            // The health protocol's word for a service that the server does not know.
+            Err(ClientError::Refused(refusal))
+                if !refusal.detailed && refusal.code.kind() == ErrorKind::NotFound =>
+            {
+                return Ok(Health::NotServing);
+            }
+            Err(error) => return Err(error),
+        };
         Ok(match reply.status() {
             ServingStatus::Serving => Health::Serving,
             ServingStatus::Unknown | ServingStatus::NotServing | ServingStatus::ServiceUnknown => {

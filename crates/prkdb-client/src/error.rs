@@ -89,7 +89,7 @@ pub enum ClientError {
     /// A server answered with an error.
     #[error("{}", .0.message)]
     Refused(Box<Refusal>),
-    /// The connection broke before the answer and the retries ran out; nothing was to be written.
+    /// The connection broke and the retries ran out; nothing was or will be written.
     #[error("{operation}: the connection to {address} broke")]
     Broken {
         /// What was under way.
@@ -101,7 +101,7 @@ pub enum ClientError {
         source: Arc<tonic::Status>,
     },
     /// The deadline passed; nothing was or will be written.
-    #[error("{operation}: no answer within {}", shown(*.timeout))]
+    #[error("{operation}: no answer within {timeout:?}")]
     Deadline {
         /// What was under way.
         operation: &'static str,
@@ -178,12 +178,13 @@ impl ClientError {
             )
     }
 
-    /// Returns what is known about the write; `None` where the request was none.
+    /// Returns what is known about the write: `NotApplied` also where there was nothing to write, `None`
+    /// where the error does not tell.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Refused(refusal) => refusal.outcome,
             Self::UnknownOutcome { .. } => Some(Outcome::Unknown),
-            Self::Broken { .. } | Self::Protocol { .. } => None,
+            Self::Protocol { .. } => None,
             _ => Some(Outcome::NotApplied),
         }
     }
@@ -220,9 +221,4 @@ fn list(attempts: &[Attempt]) -> String {
     let each: Vec<String> =
         attempts.iter().map(|attempt| format!("{}: {}", attempt.address, attempt.reason)).collect();
     each.join("; ")
-}
-
-/// Shows a duration with the unit that suits it.
-fn shown(duration: Duration) -> String {
-    format!("{duration:?}")
 }

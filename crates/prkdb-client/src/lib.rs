@@ -4,6 +4,18 @@
 //! within a deadline, under the same producer and sequence, so that a write is applied at most once.
 //! A [`BatchWriter`] sends record batches. Every failure is a [`ClientError`] that says what is known
 //! about the write.
+//!
+//! ```no_run
+//! use prkdb_client::{Client, ClientOptions, Get, Put};
+//!
+//! # async fn example() -> Result<(), prkdb_client::ClientError> {
+//! let client = Client::connect(ClientOptions::default()).await?;
+//! let written = client.put(Put::new("default", "user:1", "Ada").if_absent()).await?;
+//! let read = client.get(Get::new("default", "user:1")).await?;
+//! assert_eq!(read.value.map(|value| value.version), Some(written.offset));
+//! # Ok(())
+//! # }
+//! ```
 
 mod address;
 mod batch;

@@ -45,12 +45,17 @@ impl Pool {
 
     /// Returns a connection to the home server; where it is gone, to the first server that answers.
     pub(crate) async fn home(&self) -> Result<Arc<Link>, Fault> {
-        let home = self.with(|state| state.home.clone());
-        if let Some(link) = home.and_then(|server| server.usable()) {
-            return Ok(link);
+        let mut attempts: Vec<Attempt> = Vec::new();
+        if let Some(home) = self.with(|state| state.home.clone()) {
+            match home.link(&self.options).await {
+                Ok(link) => return Ok(link),
+                Err(attempt) => attempts.push(attempt),
+            }
         }
-        let mut attempts = Vec::new();
         for endpoint in &self.options.servers {
+            if attempts.iter().any(|attempt| attempt.address == endpoint.to_string()) {
+                continue;
+            }
             match self.reach(endpoint).await {
                 Ok((server, link)) => {
                     self.with(|state| state.home = Some(server));
@@ -161,11 +166,6 @@ impl Server {
     fn place(&self) -> Option<&Place> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         self.places.get(turn % self.places.len())
-    }
-
-    /// Returns the next connection in turn, if it is open.
-    fn usable(&self) -> Option<Arc<Link>> {
-        self.place()?.usable()
     }
 
     /// Returns the next connection in turn, and opens it where it is not.

@@ -270,8 +270,6 @@ impl Course {
         match error.outcome() {
             Some(Outcome::Applied) => self.settle(true),
             Some(Outcome::NotApplied) if !in_doubt && !lost_count => self.settle(false),
-            // A connection that broke before the request was handed to it.
-            None if !in_doubt && matches!(error, ClientError::Broken { .. }) => self.settle(false),
             _ => {
                 if let Some(lane) = &mut self.lane {
                     lane.set_in_flight(true);

@@ -70,8 +70,9 @@ struct Point {
 }
 
 /// Tables in use. Entries do not keep a table alive, so unused ones cost nothing.
-static TABLES: LazyLock<Mutex<BTreeMap<(Partitioner, u32), Weak<PartitionTable>>>> =
-    LazyLock::new(Mutex::default);
+static TABLES: LazyLock<Mutex<Tables>> = LazyLock::new(Mutex::default);
+
+type Tables = BTreeMap<(Partitioner, u32), Weak<PartitionTable>>;
 
 impl PartitionTable {
     /// Returns the table for this many partitions: one per partitioner and count in the process.
@@ -121,9 +122,10 @@ fn ring_points(partitions: u32) -> Vec<Point> {
     let mut points: Vec<Point> = (0..partitions)
         .flat_map(|partition| (0..POINTS_PER_PARTITION).map(move |number| (partition, number)))
         .map(|(partition, number)| {
-            let [a, b, c, d] = partition.to_be_bytes();
-            let [e, f, g, h] = number.to_be_bytes();
-            Point { hash: murmur2(&[a, b, c, d, e, f, g, h]), partition }
+            let mut name = [0; 8];
+            name[..4].copy_from_slice(&partition.to_be_bytes());
+            name[4..].copy_from_slice(&number.to_be_bytes());
+            Point { hash: murmur2(&name), partition }
         })
         .collect();
     points.sort_unstable();

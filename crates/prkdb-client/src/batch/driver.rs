@@ -170,7 +170,7 @@ impl Driver {
                 let _end = timeout(GOODBYE, stream.replies.message()).await;
                 return End::Done;
             }
-            let may_send = is_open && self.core.with(|windows| windows.may_send());
+            let may_send = is_open && self.core.with(Windows::may_send);
             let reply = tokio::select! {
                 reply = stream.replies.message() => reply,
                 place = stream.requests.reserve(), if may_send => {

@@ -12,3 +12,6 @@ mod writer;
 
 pub use answer::{Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied};
 pub use writer::{BatchWriter, Slot, WriterOptions};
+
+#[cfg(test)]
+mod window_tests;

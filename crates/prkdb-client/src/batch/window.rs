@@ -179,30 +179,29 @@ impl Windows {
     }
 
     /// Returns whether the credit lets the next batch go out. One alone goes out whatever its size.
-    pub(super) fn may_send(&self) -> bool {
-        match self.unsent.front().and_then(|(number, id)| self.find(*number, *id)) {
-            Some(waiting) => {
-                let sum = self.sent_bytes.saturating_add(size(&waiting.batch));
-                self.sent_bytes == 0 || sum <= self.credit_bytes
-            }
-            None => !self.unsent.is_empty(),
+    pub(super) fn may_send(&mut self) -> bool {
+        while let Some((partition, id)) = self.unsent.front().copied() {
+            match self.find(partition, id) {
+                Some(waiting) if waiting.answer.is_none() => {
+                    let sum = self.sent_bytes.saturating_add(size(&waiting.batch));
+                    return self.sent_bytes == 0 || sum <= self.credit_bytes;
+                }
+                // Its partition's halt has answered it.
+                _ => self.unsent.pop_front(),
+            };
         }
+        false
     }
 
-    /// Takes the next batch to send.
+    /// Takes the batch that [`Self::may_send`] was about.
     pub(super) fn next_to_send(&mut self) -> Option<Batch> {
-        while let Some((partition, id)) = self.unsent.pop_front() {
-            let window = self.partitions.get_mut(&partition);
-            let found = window
-                .and_then(|window| window.batches.iter_mut().find(|waiting| waiting.id == id));
-            // One that its partition's halt has answered is passed over.
-            let Some(waiting) = found else { continue };
-            waiting.is_sent = true;
-            self.sent_bytes = self.sent_bytes.saturating_add(size(&waiting.batch));
-            // The bytes are kept for a repeat; the clone shares them.
-            return Some(Batch { id, partition, batch: waiting.batch.clone() });
-        }
-        None
+        let (partition, id) = self.unsent.pop_front()?;
+        let waiting = self.find_mut(partition, id)?;
+        waiting.is_sent = true;
+        // The bytes are kept for a repeat; the clone shares them.
+        let batch = waiting.batch.clone();
+        self.sent_bytes = self.sent_bytes.saturating_add(size(&batch));
+        Some(Batch { id, partition, batch })
     }
 
     /// Raises what the server lets wait.
@@ -213,6 +212,9 @@ impl Windows {
     /// Takes an acknowledgement; returns what can be told now, in order.
     pub(super) fn ack(&mut self, ack: Ack) -> Vec<BatchAnswer> {
         let Some(waiting) = self.find_mut(ack.partition, ack.id) else { return Vec::new() };
+        if waiting.answer.is_some() {
+            return Vec::new();
+        }
         waiting.answer = Some(BatchAnswer::Acked(Acked {
             token: waiting.token,
             partition: ack.partition,
@@ -228,7 +230,8 @@ impl Windows {
 
     /// Returns whether a failure is about a batch that still waits for its answer.
     pub(super) fn expects(&self, failed: &Failed) -> bool {
-        self.find(failed.partition, failed.id).is_some()
+        let found = self.find(failed.partition, failed.id);
+        found.is_some_and(|waiting| waiting.answer.is_none())
     }
 
     /// Notes that the current stream did not apply a batch nor those after it in its partition.
@@ -247,28 +250,19 @@ impl Windows {
 
     /// Takes a failure: the batch failed, those after it are not applied, the partition halts.
     pub(super) fn fail(&mut self, partition: u32, id: u64, error: ClientError) -> Vec<BatchAnswer> {
-        let mut answers = Vec::new();
-        let Some(window) = self.partitions.get_mut(&partition) else { return answers };
-        let Some(index) = window.batches.iter().position(|waiting| waiting.id == id) else {
-            return answers;
-        };
-        let after = window.batches.split_off(index.saturating_add(1));
-        if let Some(failed) = window.batches.back_mut() {
-            window.next_sequence = failed.base_sequence;
-            failed.answer = Some(BatchAnswer::Failed(BatchFailed {
-                token: failed.token,
-                partition,
-                base_sequence: failed.base_sequence,
-                records: failed.records,
-                error,
-            }));
-        }
-        for waiting in after {
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(size(&waiting.batch));
-            if waiting.is_sent {
-                self.sent_bytes = self.sent_bytes.saturating_sub(size(&waiting.batch));
-            }
-            answers.push(BatchAnswer::NotApplied(BatchNotApplied {
+        let Some(window) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        let mut from_here = window.batches.iter_mut().skip_while(|waiting| waiting.id != id);
+        let Some(failed) = from_here.next() else { return Vec::new() };
+        window.next_sequence = failed.base_sequence;
+        failed.answer = Some(BatchAnswer::Failed(BatchFailed {
+            token: failed.token,
+            partition,
+            base_sequence: failed.base_sequence,
+            records: failed.records,
+            error,
+        }));
+        for waiting in from_here {
+            waiting.answer = Some(BatchAnswer::NotApplied(BatchNotApplied {
                 token: waiting.token,
                 partition,
                 records: waiting.records,
@@ -277,9 +271,7 @@ impl Windows {
         window.halted = true;
         window.taken = false;
         window.generation += 1;
-        let mut told = self.settled(partition);
-        told.append(&mut answers);
-        told
+        self.settled(partition)
     }
 
     /// Ends the writer: what was sent and not answered may be applied, the rest is not.

@@ -23,15 +23,14 @@ async fn silent() -> (Endpoint, TcpListener) {
 async fn every_address_is_named_with_its_reason() {
     let (silent, _listener) = silent().await;
     let closed = closed().await;
-    let nowhere = Endpoint::parse("prkdb.invalid:1").unwrap();
-    let servers = vec![closed.clone(), silent.clone(), nowhere.clone()];
+    let servers = vec![closed.clone(), silent.clone()];
     let connect_timeout = Duration::from_millis(200);
     let options = ClientOptions { servers, connect_timeout, ..ClientOptions::default() };
     let error = Client::connect(options).await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
     let ClientError::Unreachable { attempts } = &error else { panic!("{error}") };
     let addresses: Vec<&str> = attempts.iter().map(|attempt| attempt.address.as_str()).collect();
-    let given = [closed, silent, nowhere].map(|endpoint| endpoint.to_string());
+    let given = [closed, silent].map(|endpoint| endpoint.to_string());
     assert_eq!(addresses, given);
     assert!(attempts[0].reason.contains("refused"), "{}", attempts[0].reason);
     assert_eq!(attempts[1].reason, "no answer within 200ms");
@@ -56,7 +55,7 @@ async fn the_timeout_of_the_whole_bounds_connecting_too() {
     let options = ClientOptions {
         servers: vec![silent],
         timeout: Some(Duration::from_millis(100)),
-        connect_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_mins(1),
         ..ClientOptions::default()
     };
     let error = Client::connect(options).await.unwrap_err();

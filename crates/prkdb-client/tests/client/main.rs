@@ -1,9 +1,13 @@
 //! The client against a scripted server in the same process.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 
+mod proxy;
 mod server;
+mod server_batches;
+mod server_collections;
 
 mod batches;
+mod collections;
 mod connects;
 mod errors;
 mod reads;

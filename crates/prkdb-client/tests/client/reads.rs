@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prkdb_client::{Client, ClientError, ClientOptions, ErrorCode, Get, MultiGet, Put, Scan};
+use prkdb_client::{ClientError, ErrorCode, Get, MultiGet, Put, Scan};
+use tokio::time::Instant;
 
 use crate::server::{Fake, Step};
 
@@ -60,11 +61,13 @@ async fn answers_come_back_to_whoever_asked_in_any_order() {
 #[tokio::test]
 async fn a_read_past_its_deadline_is_a_timeout() {
     let fake = Fake::start().await;
-    let timeout = Some(Duration::from_millis(200));
-    let client = Client::connect(ClientOptions { timeout, ..fake.options() }).await.unwrap();
+    let client = fake.client().await;
     fake.script([Step::Hold]);
-    let error = client.get(Get::new("default", "a")).await.unwrap_err();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let error =
+        client.with_deadline(Some(deadline)).get(Get::new("default", "a")).await.unwrap_err();
     assert!(matches!(error, ClientError::Deadline { .. }), "{error}");
+    assert_eq!(error.to_string(), "get: no answer within 300ms");
     assert_eq!((error.code(), error.exit_code()), (ErrorCode::Deadline, 5));
 }
 
@@ -73,7 +76,7 @@ async fn a_deadline_of_the_caller_replaces_the_timeout() {
     let fake = Fake::start().await;
     let client = fake.client().await;
     fake.script([Step::Hold]);
-    let hurried = client.with_deadline(Some(tokio::time::Instant::now()));
+    let hurried = client.with_deadline(Some(Instant::now()));
     let error = hurried.get(Get::new("default", "a")).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Deadline);
 }
@@ -102,15 +105,4 @@ async fn a_scan_that_was_cut_short_is_an_error() {
     assert!(scan.next_row().await.unwrap().is_some());
     let error = scan.next_row().await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
-}
-
-#[tokio::test]
-async fn calls_of_administration_reach_the_server() {
-    let fake = Fake::start().await;
-    let client = fake.client().await;
-    assert_eq!(client.metrics().await.unwrap(), "# EOF\n");
-    let metadata = client.metadata(&["default"]).await.unwrap();
-    assert_eq!(metadata.collections.len(), 1);
-    let error = client.version().await.unwrap_err();
-    assert_eq!((error.code(), error.exit_code()), (ErrorCode::Unsupported, 14));
 }

@@ -1,7 +1,7 @@
 //! A server that keeps a few keys in memory, applies every write once, and misbehaves as it is told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,10 +10,9 @@ use std::{
 use bytes::Bytes;
 use prkdb_client::{Client, ClientOptions, Endpoint, ErrorCode};
 use prkdb_proto::v1::{
-    self, ErrorDetail, ExchangeReply, ExchangeRequest, Outcome, admin_server, exchange_reply,
-    exchange_request::Operation, kv_server,
+    self, ErrorDetail, ExchangeReply, ExchangeRequest, Outcome, admin_server, collections_server,
+    exchange_reply, exchange_request::Operation, kv_server,
 };
-use prkdb_types::Batch;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -32,6 +31,8 @@ pub(crate) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) enum Step {
     /// Applies it and ends the stream instead of answering.
     ApplyAndCut,
+    /// Applies it and never answers.
+    ApplyAndHold,
     /// Ends the stream.
     Cut,
     /// Answers with this and applies nothing.
@@ -40,6 +41,13 @@ pub(crate) enum Step {
     Hold,
     /// Does what it should.
     Serve,
+}
+
+/// What the server makes of a request.
+enum Reaction {
+    Reply(exchange_reply::Result),
+    Silence,
+    Cut,
 }
 
 /// A batch as it came.
@@ -67,7 +75,8 @@ pub(crate) struct State {
     /// Where the server says that the leader is; empty = itself.
     pub(crate) leader: String,
     pub(crate) metadata_calls: usize,
-    waiting_bytes: usize,
+    pub(crate) collections: BTreeMap<String, v1::CollectionSettings>,
+    pub(crate) waiting_bytes: usize,
     values: HashMap<Bytes, (Bytes, u64)>,
     applied: HashMap<(u64, u32, u32), v1::WriteReply>,
     offset: u64,
@@ -79,10 +88,11 @@ pub(crate) struct Fake {
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
     /// Counts requests of all kinds.
-    received: watch::Sender<usize>,
+    pub(crate) received: watch::Sender<usize>,
     /// Batches are answered while this is true.
-    acks: watch::Sender<bool>,
-    _task: Arc<Option<AbortOnDropHandle<()>>>,
+    pub(crate) acks: watch::Sender<bool>,
+    /// Stops with the last clone that the test holds.
+    task: Arc<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Fake {
@@ -97,14 +107,16 @@ impl Fake {
             })),
             received: watch::Sender::new(0),
             acks: watch::Sender::new(true),
-            _task: Arc::new(None),
+            task: Arc::new(None),
         };
         let serving = Server::builder()
             .add_service(kv_server::KvServer::new(fake.clone()))
             .add_service(admin_server::AdminServer::new(fake.clone()))
+            .add_service(collections_server::CollectionsServer::new(fake.clone()))
+            .add_service(tonic_health::server::health_reporter().1)
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let task = tokio::spawn(async move { serving.await.unwrap() });
-        fake._task = Arc::new(Some(AbortOnDropHandle::new(task)));
+        fake.task = Arc::new(Some(AbortOnDropHandle::new(task)));
         fake
     }
 
@@ -146,8 +158,8 @@ impl Fake {
         self.state().writes.iter().map(|write| identity(write).0).collect()
     }
 
-    /// Answers one operation; `None` ends the stream, `Some(None)` never answers.
-    fn answer(&self, operation: Operation) -> Option<Option<exchange_reply::Result>> {
+    /// Does what the script says with one operation.
+    fn answer(&self, operation: Operation) -> Reaction {
         let answer = {
             let mut state = self.state();
             match &operation {
@@ -155,14 +167,18 @@ impl Fake {
                 Operation::Get(_) | Operation::MultiGet(_) => state.reads += 1,
             }
             match state.script.pop_front().unwrap_or(Step::Serve) {
-                Step::Serve => Some(Some(state.apply(operation))),
+                Step::Serve => Reaction::Reply(state.apply(operation)),
                 Step::ApplyAndCut => {
                     state.apply(operation);
-                    None
+                    Reaction::Cut
                 }
-                Step::Cut => None,
-                Step::Refuse(detail) => Some(Some(exchange_reply::Result::Error(detail))),
-                Step::Hold => Some(None),
+                Step::ApplyAndHold => {
+                    state.apply(operation);
+                    Reaction::Silence
+                }
+                Step::Cut => Reaction::Cut,
+                Step::Refuse(detail) => Reaction::Reply(exchange_reply::Result::Error(detail)),
+                Step::Hold => Reaction::Silence,
             }
         };
         self.received.send_modify(|count| *count += 1);
@@ -253,8 +269,8 @@ impl kv_server::Kv for Fake {
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::WriteReply>, Status> {
         match self.answer(Operation::Put(request.into_inner())) {
-            Some(Some(exchange_reply::Result::Write(reply))) => Ok(Response::new(reply)),
-            Some(Some(exchange_reply::Result::Error(detail))) => {
+            Reaction::Reply(exchange_reply::Result::Write(reply)) => Ok(Response::new(reply)),
+            Reaction::Reply(exchange_reply::Result::Error(detail)) => {
                 Err(super::errors::status_with(tonic::Code::Aborted, &detail))
             }
             _ => Err(Status::unavailable("cut")),
@@ -266,7 +282,7 @@ impl kv_server::Kv for Fake {
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetReply>, Status> {
         match self.answer(Operation::Get(request.into_inner())) {
-            Some(Some(exchange_reply::Result::Get(reply))) => Ok(Response::new(reply)),
+            Reaction::Reply(exchange_reply::Result::Get(reply)) => Ok(Response::new(reply)),
             _ => Err(Status::unavailable("cut")),
         }
     }
@@ -298,9 +314,11 @@ impl kv_server::Kv for Fake {
             while let Ok(Some(request)) = requests.message().await {
                 fake.state().timeouts_ms.push(request.timeout_ms);
                 let reply = match fake.answer(request.operation.unwrap()) {
-                    Some(None) => continue,
-                    Some(result) => Ok(ExchangeReply { id: request.id, result }),
-                    None => Err(Status::unavailable("cut")),
+                    Reaction::Silence => continue,
+                    Reaction::Reply(result) => {
+                        Ok(ExchangeReply { id: request.id, result: Some(result) })
+                    }
+                    Reaction::Cut => Err(Status::unavailable("cut")),
                 };
                 let is_cut = reply.is_err();
                 if replies.send(reply).await.is_err() || is_cut {
@@ -348,83 +366,7 @@ impl kv_server::Kv for Fake {
     }
 }
 
-impl Fake {
-    async fn batches(
-        self,
-        mut requests: Streaming<v1::BatchPutRequest>,
-        replies: mpsc::Sender<Result<v1::BatchPutReply, Status>>,
-    ) {
-        use v1::{batch_put_reply as reply, batch_put_request as ask};
-        let send = async |message: reply::Message| {
-            replies.send(Ok(v1::BatchPutReply { message: Some(message) })).await
-        };
-        let mut unanswered = VecDeque::new();
-        let mut acks = self.acks.subscribe();
-        self.state().waiting_bytes = 0;
-        loop {
-            let held = !*acks.borrow_and_update();
-            while let Some(message) = (!held).then(|| unanswered.pop_front()).flatten() {
-                let (message, bytes): (reply::Message, usize) = message;
-                self.state().waiting_bytes -= bytes;
-                if send(message).await.is_err() {
-                    return;
-                }
-            }
-            let message = tokio::select! {
-                message = requests.message() => message,
-                _ = acks.changed() => continue,
-            };
-            let batch = match message.ok().flatten().and_then(|message| message.message) {
-                Some(ask::Message::Open(_)) => {
-                    let credit_bytes = self.state().credit_bytes;
-                    let opened = reply::Opened { limits: Some(limits()), credit_bytes };
-                    let _gone = send(reply::Message::Opened(opened)).await;
-                    continue;
-                }
-                Some(ask::Message::Batch(batch)) => batch,
-                None => return,
-            };
-            let step = self.see(&batch);
-            let bytes = batch.batch.len();
-            let (id, partition) = (batch.id, batch.partition);
-            let ack = reply::Ack { id, partition, ..reply::Ack::default() };
-            match step {
-                Step::Serve => unanswered.push_back((reply::Message::Ack(ack), bytes)),
-                Step::Refuse(detail) => {
-                    let failed = reply::Failed { id, partition, detail: Some(detail) };
-                    unanswered.push_back((reply::Message::Failed(failed), bytes));
-                }
-                Step::Hold => {}
-                Step::Cut | Step::ApplyAndCut => {
-                    let _gone = replies.send(Err(Status::unavailable("cut"))).await;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn see(&self, batch: &v1::batch_put_request::Batch) -> Step {
-        let parsed = Batch::parse(batch.batch.clone()).unwrap();
-        parsed.verify_crc().unwrap();
-        let header = parsed.header();
-        let step = {
-            let mut state = self.state();
-            state.batches.push(Seen {
-                partition: batch.partition,
-                base_sequence: header.base_sequence,
-                producer_id: header.producer_id,
-                bytes: batch.batch.clone(),
-            });
-            state.waiting_bytes += batch.batch.len();
-            state.waiting_bytes_max = state.waiting_bytes_max.max(state.waiting_bytes);
-            state.script.pop_front().unwrap_or(Step::Serve)
-        };
-        self.received.send_modify(|count| *count += 1);
-        step
-    }
-}
-
-fn limits() -> v1::Limits {
+pub(crate) fn limits() -> v1::Limits {
     v1::Limits {
         max_key_bytes: 4096,
         max_value_bytes: 100_000,

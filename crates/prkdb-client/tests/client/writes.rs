@@ -6,8 +6,12 @@ use prkdb_client::{
     Client, ClientError, ClientOptions, Delete, ErrorCode, Get, Outcome, Put, Transport,
 };
 use prkdb_proto::v1::{self, exchange_request::Operation};
+use tokio::time::Instant;
 
-use crate::server::{Fake, Step, refusal};
+use crate::{
+    proxy::Proxy,
+    server::{Fake, Step, refusal},
+};
 
 fn put(key: &'static str) -> Put {
     Put::new("default", key, "value")
@@ -24,6 +28,25 @@ async fn a_write_whose_answer_was_lost_is_sent_again_as_it_was() {
     let writes = fake.state().writes.clone();
     assert_eq!(writes.len(), 2);
     assert_eq!(writes[0], writes[1], "producer, sequence, partition, time and bytes");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_cut_is_made_again_and_the_write_applied_once() {
+    let fake = Fake::start().await;
+    let proxy = Proxy::start(&fake.address).await;
+    let servers = vec![proxy.endpoint.clone()];
+    let options = ClientOptions { servers, ..fake.options() };
+    fake.state().leader.clone_from(&proxy.endpoint.to_string());
+    let client = Client::connect(options).await.unwrap();
+    fake.script([Step::ApplyAndHold]);
+    let cut = async {
+        fake.received(1).await;
+        proxy.cut();
+    };
+    let (written, ()) = tokio::join!(client.put(put("k")), cut);
+    assert!(written.unwrap().duplicate);
+    let writes = fake.state().writes.clone();
+    assert_eq!((writes.len(), &writes[0]), (2, &writes[1]));
 }
 
 #[tokio::test]
@@ -72,18 +95,20 @@ async fn a_write_that_the_caller_gave_up_retires_its_lane() {
 #[tokio::test]
 async fn a_write_past_its_deadline_has_an_unknown_outcome_and_its_lane_is_retired() {
     let fake = Fake::start().await;
-    let timeout = Some(Duration::from_millis(200));
-    let client = Client::connect(ClientOptions { timeout, ..fake.options() }).await.unwrap();
+    let client = fake.client().await;
     client.put(put("k")).await.unwrap();
     fake.script([Step::Hold]);
-    let error = client.put(put("k")).await.unwrap_err();
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let error = client.with_deadline(Some(deadline)).put(put("k")).await.unwrap_err();
     assert_eq!((error.code(), error.exit_code()), (ErrorCode::UnknownOutcome, 5));
     assert_eq!(error.outcome(), Some(Outcome::Unknown));
     client.put(put("k")).await.unwrap();
     let producers = fake.producers();
     assert_eq!(producers[0].id, producers[1].id);
     assert_ne!(producers[1].id, producers[2].id);
-    assert!(fake.state().timeouts_ms.iter().all(|sent| (1..=200).contains(sent)));
+    let timeouts_ms = fake.state().timeouts_ms.clone();
+    assert!((1..=500).contains(&timeouts_ms[1]), "{timeouts_ms:?}");
+    assert!((501..=20_000).contains(&timeouts_ms[0]), "{timeouts_ms:?}");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@
 //!
 //! All numbers are big-endian.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{BatchError, Compression, DecompressLimit, Records};
 use crate::crc32c;
@@ -105,15 +105,13 @@ impl Batch {
         Ok((Self::parse_exact(bytes.slice(..total))?, total))
     }
 
-    fn parse_exact(bytes: Bytes) -> Result<Self, BatchError> {
+    fn parse_exact(mut bytes: Bytes) -> Result<Self, BatchError> {
         let truncated = BatchError::Truncated { needed: HEADER_LEN, found: bytes.len() };
-        let Some(head) = bytes.first_chunk::<HEAD_LEN>() else { return Err(truncated) };
-        let batch = Self { head: *head, tail: bytes.slice(HEAD_LEN..) };
-        let Some(header) = BatchHeader::decode(&batch.head, &batch.tail) else {
-            return Err(truncated);
-        };
-        header.check(batch.tail.len() - FIELDS_LEN)?;
-        Ok(batch)
+        let Some(head) = bytes.first_chunk::<HEAD_LEN>().copied() else { return Err(truncated) };
+        bytes.advance(HEAD_LEN);
+        let Some(header) = BatchHeader::decode(&head, &bytes) else { return Err(truncated) };
+        header.check(bytes.len() - FIELDS_LEN)?;
+        Ok(Self { head, tail: bytes })
     }
 
     /// Puts a batch together from fields and `tail`, whose first 40 bytes are room for them.
@@ -156,8 +154,8 @@ impl Batch {
 
     /// Returns the offset of the first record.
     pub fn base_offset(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.head;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let [offset @ .., _, _, _, _, _, _, _, _, _, _, _, _, _] = self.head;
+        u64::from_be_bytes(offset)
     }
 
     /// Sets the offset of the first record. The checksum stays right.

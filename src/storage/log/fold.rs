@@ -1,0 +1,157 @@
+//! What a log's entries add up to: hard state, places, the sequencer's chain, next offsets.
+//!
+//! The same fold runs when entries are appended and when a log is recovered, so that both agree.
+//! Truncation undoes it by reading the entries that go.
+
+use std::collections::BTreeMap;
+
+use super::{
+    entry::{Control, Entry, LogId, Payload, Write},
+    index::EntryIndex,
+    segment::HardState,
+};
+use crate::storage::StorageError;
+
+/// The last valid entry of the sequencer's chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Chain {
+    term: u64,
+    sequence: u64,
+}
+
+/// The sum of a log.
+#[derive(Debug, Default)]
+pub(super) struct Fold {
+    /// Vote, committed index and purge mark.
+    pub(super) hard_state: HardState,
+    /// Where the entries are.
+    pub(super) index: EntryIndex,
+    chain: Chain,
+    next_offsets: BTreeMap<u32, u64>,
+}
+
+/// Reads an entry that is in the log.
+pub(super) type ReadEntry<'a> = dyn Fn(&EntryIndex, u64) -> Result<Entry, StorageError> + 'a;
+
+impl Fold {
+    /// Returns the last entry, or else the purge mark.
+    pub(super) fn last(&self) -> Option<LogId> {
+        // The mark may lie above the last entry; then it is the end of the log.
+        self.index.last().max_by_index(self.hard_state.purged)
+    }
+
+    /// Decides whether an entry continues its sequencer's chain.
+    ///
+    /// An entry is valid iff its sequencer's term equals its Raft term and its sequence is one more
+    /// than that of the last valid entry of that term.
+    pub(super) fn is_void(&self, id: LogId, write: &Write) -> bool {
+        let expected = if self.chain.term == id.term { self.chain.sequence + 1 } else { 1 };
+        write.sequencer_term != id.term || write.sequence != expected
+    }
+
+    /// Adds an entry whose void flag is set.
+    ///
+    /// # Errors
+    /// [`StorageError::Discontinuous`] if it leaves a hole in the log or in a partition's offsets.
+    pub(super) fn push(&mut self, entry: &Entry) -> Result<(), StorageError> {
+        let id = entry.id;
+        let refuse = |reason: String| StorageError::Discontinuous { index: id.index, reason };
+        match self.last() {
+            Some(last) if last.index + 1 != id.index => {
+                return Err(refuse(format!("the last entry is {}", last.index)));
+            }
+            _ => {}
+        }
+        if let Payload::Normal(write) = &entry.payload
+            && !entry.is_void
+        {
+            for frame in &write.frames {
+                let next = self.next_offsets.entry(frame.partition).or_default();
+                if *next != frame.base_offset {
+                    return Err(refuse(format!(
+                        "partition {} has base offset {}, its next is {next}",
+                        frame.partition, frame.base_offset
+                    )));
+                }
+                *next += u64::from(frame.record_count);
+            }
+            self.chain = Chain { term: id.term, sequence: write.sequence };
+        }
+        if self.index.last().is_some_and(|last| last.index + 1 != id.index) {
+            // The purge mark was set above the last entry: the log goes on behind the mark.
+            self.index.clear();
+        }
+        self.index.push(id);
+        Ok(())
+    }
+
+    /// Adds a control entry.
+    ///
+    /// # Errors
+    /// Those of `read`, for the entries that a truncation takes away.
+    pub(super) fn control(
+        &mut self,
+        control: Control,
+        read: &ReadEntry<'_>,
+    ) -> Result<(), StorageError> {
+        match control {
+            Control::Vote(vote) => self.hard_state.vote = Some(vote),
+            Control::Purge(mark) => {
+                let purged = self.hard_state.purged.max_by_index(Some(mark));
+                self.hard_state.purged = purged;
+            }
+            Control::Truncate(kept) => self.truncate(kept, read)?,
+            Control::Sync => {}
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, kept: Option<LogId>, read: &ReadEntry<'_>) -> Result<(), StorageError> {
+        let kept_index = kept.map(|id| id.index);
+        let first_gone = kept_index.map_or(0, |index| index + 1);
+        while let Some(last) = self.index.last().filter(|last| last.index >= first_gone) {
+            let entry = read(&self.index, last.index)?;
+            if let Payload::Normal(write) = &entry.payload
+                && !entry.is_void
+            {
+                for frame in write.frames.iter().rev() {
+                    self.next_offsets.insert(frame.partition, frame.base_offset);
+                }
+            }
+            self.index.truncate_after(last.index.checked_sub(1));
+        }
+        self.index.truncate_after(kept_index);
+        self.chain = self.chain_at_end(read)?;
+        Ok(())
+    }
+
+    /// Finds the last valid entry by walking back; it is nearly always the last one.
+    fn chain_at_end(&self, read: &ReadEntry<'_>) -> Result<Chain, StorageError> {
+        let (Some(first), Some(last)) = (self.index.first(), self.index.last()) else {
+            return Ok(Chain::default());
+        };
+        for index in (first.index..=last.index).rev() {
+            let entry = read(&self.index, index)?;
+            if let Payload::Normal(write) = &entry.payload
+                && !entry.is_void
+            {
+                return Ok(Chain { term: entry.id.term, sequence: write.sequence });
+            }
+        }
+        Ok(Chain::default())
+    }
+}
+
+/// The later of two positions in the log.
+trait MaxByIndex {
+    fn max_by_index(self, other: Self) -> Self;
+}
+
+impl MaxByIndex for Option<LogId> {
+    fn max_by_index(self, other: Self) -> Self {
+        match (self, other) {
+            (Some(a), Some(b)) => Some(if b.index > a.index { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}

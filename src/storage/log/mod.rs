@@ -1,0 +1,36 @@
+//! The log of one shard on one replica: the store itself.
+//!
+//! Entries are appended in memory ([`Log::append`]), written and synced in groups by a driver
+//! ([`Log::next_flush`]), into segments prepared beside ([`Log::next_prepare`]). Nothing written is
+//! overwritten, moved or written again. Vote, truncation and purge mark are control entries in the
+//! same queue, so their order is that of the log. After a crash [`Log::open`] believes nothing that
+//! was not synced: it refuses a log that lost something synced, cuts what lies above, and copies
+//! what was perhaps never on disk into a new segment before anybody reads it.
+//!
+//! The bytes are described in `docs/internals/log-format.md`.
+//!
+//! Does not know: Raft's rules, partitions beyond their next offsets, threads, time.
+
+pub mod entry;
+mod fold;
+pub mod header;
+mod index;
+mod mmap;
+pub mod options;
+mod prepare;
+mod reader;
+mod recovery;
+pub mod segment;
+mod segments;
+mod tail;
+mod writer;
+
+pub use index::Place;
+pub use prepare::{PrepareJob, PrepareMode, Prepared};
+pub use reader::{ReadPlan, read_placed};
+pub use recovery::Recovery;
+pub use segments::{Segment, Segments};
+pub use writer::{FlushJob, Log, LogState};
+
+#[cfg(test)]
+mod tests;

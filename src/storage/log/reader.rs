@@ -1,0 +1,114 @@
+//! Reading entries by their Raft index: from the tail cache, or else from the segments.
+//!
+//! What to read is settled under the writer's lock, the files are read without it.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    entry::{Check, Entry, Item},
+    index::Place,
+    segments::{Segment, Segments},
+    writer::Log,
+};
+use crate::storage::StorageError;
+
+/// One read has at most this many entries, whatever their size.
+const ENTRIES_MAX: u64 = 4096;
+
+/// Entries to be read.
+#[derive(Debug)]
+pub struct ReadPlan {
+    sources: Vec<Source>,
+    bytes_max: u64,
+    segments: Arc<Segments>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Cached(Entry),
+    Placed(u64, Option<Place>),
+}
+
+impl Log {
+    /// Settles how to read the entries of `range`, up to about `bytes_max` bytes but at least one.
+    /// Nothing at or below the purge mark is read.
+    pub fn plan_read(&self, range: Range<u64>, bytes_max: u64) -> ReadPlan {
+        let start = match self.fold.hard_state.purged {
+            Some(mark) => range.start.max(mark.index + 1),
+            None => range.start,
+        };
+        let mut sources = Vec::new();
+        let mut bytes = 0;
+        let end = range.end.min(start.saturating_add(ENTRIES_MAX));
+        for index in start..end {
+            if self.fold.index.id_at(index).is_none() || (bytes >= bytes_max && bytes > 0) {
+                break;
+            }
+            match self.tail.get(index) {
+                Some(entry) => {
+                    bytes += entry.encoded_bytes();
+                    sources.push(Source::Cached(entry.clone()));
+                }
+                None => sources.push(Source::Placed(index, self.fold.index.place(index))),
+            }
+        }
+        ReadPlan { sources, bytes_max, segments: self.segments() }
+    }
+
+    /// Returns the entry at `index` and where it lies; `None` where there is none or it has no place
+    /// yet.
+    ///
+    /// # Errors
+    /// What reading its segment meets.
+    pub fn locate(&self, index: u64) -> Option<(Option<Entry>, Place)> {
+        Some((self.tail.get(index).cloned(), self.fold.index.place(index)?))
+    }
+}
+
+impl ReadPlan {
+    /// Reads the entries.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn run(self) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = Vec::with_capacity(self.sources.len());
+        let mut bytes = 0;
+        for source in self.sources {
+            let entry = match source {
+                Source::Cached(entry) => entry,
+                Source::Placed(index, place) => read_placed(place, &self.segments, index)?,
+            };
+            bytes += entry.encoded_bytes();
+            entries.push(entry);
+            if bytes >= self.bytes_max {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Reads the entry that the index says is at `place`.
+///
+/// # Errors
+/// [`StorageError::Io`], and [`StorageError::Corrupt`] if something else is there.
+pub fn read_placed(
+    place: Option<Place>,
+    segments: &Segments,
+    index: u64,
+) -> Result<Entry, StorageError> {
+    let lost = |reason: &str| StorageError::Discontinuous { index, reason: reason.to_owned() };
+    let place = place.ok_or_else(|| lost("it has no place in the log"))?;
+    let segment: Arc<Segment> = segments
+        .get(u64::from(place.segment))
+        .ok_or_else(|| lost("its segment is not part of the log"))?;
+    let position = u64::from(place.position);
+    match segment.read_entry(position, Check::Body)? {
+        (_, Item::Entry(entry)) if entry.id.index == index => Ok(entry),
+        (header, _) => Err(segment.corrupt(
+            position,
+            &format!("entry {index}"),
+            &format!("{:?} entry {}", header.kind, header.index),
+        )),
+    }
+}

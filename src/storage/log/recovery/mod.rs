@@ -1,0 +1,90 @@
+//! Opening a log after whatever happened to it.
+//!
+//! 1. *Survey*: the files of the directory and their first pages.
+//! 2. *Chain*: from the newest segment with a valid page back to the first. A segment that another
+//!    one names and that cannot be read was synced once: corruption.
+//! 3. *Scan*: every entry in order, to the first place b where chain or checksum fails.
+//! 4. *Behind b*: all that looks like a header there. W is the highest watermark seen anywhere.
+//! 5. *Judge*: if W lies above the last entry before b, something that was synced is missing: the
+//!    log is refused and nothing is changed. Otherwise what stands at b is a torn tail.
+//! 6. *Settle*: entries above W were perhaps never on disk. They are copied into a new segment,
+//!    synced, and only then is its page written, which cuts the old ones after W.
+
+mod chain;
+mod scan;
+mod settle;
+mod survey;
+
+use std::{path::Path, sync::Arc};
+
+use super::{options::LogOptions, prepare::Preparation, tail::TailCache, writer::Log};
+use crate::storage::{StorageError, clock::Rng, disk::Disk};
+
+/// What opening a log found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Entries of all kinds that the log has.
+    pub entries: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes of the torn tail that was cut.
+    pub cut_bytes: u64,
+    /// Entries, by their headers, in the torn tail.
+    pub cut_entries: u64,
+    /// Entries that were copied because they were perhaps never on disk.
+    pub copied_entries: u64,
+    /// Segments of the log.
+    pub segments: usize,
+    /// Files set aside because they could not be read.
+    pub quarantined: usize,
+}
+
+impl Log {
+    /// Opens the log in `dir`, or begins one if the directory has none.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if something that was synced is missing; nothing is changed then.
+    /// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Io`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        rng: &mut dyn Rng,
+        now_ms: i64,
+    ) -> Result<(Self, Recovery), StorageError> {
+        let survey = survey::survey(disk.as_ref(), dir, &options)?;
+        let log_id = survey.log_id.unwrap_or_else(|| rng.next_u64());
+        let chain = chain::walk(&survey, dir)?;
+        let scanned = scan::scan(&survey, &chain)?;
+        let mut log = Self {
+            disk,
+            dir: dir.to_path_buf(),
+            log_id,
+            segments: scanned.segments,
+            fold: scanned.fold,
+            tail: TailCache::new(options.tail_cache_bytes),
+            pending: std::collections::VecDeque::new(),
+            pending_bytes: 0,
+            active: None,
+            joint: scanned.joint,
+            preparation: Preparation::new(survey.largest_number + 1, survey.used_bytes(&chain)),
+            next_lsn: scanned.largest_lsn + 1,
+            synced_lsn: scanned.watermark,
+            group_in_flight: false,
+            has_failed: false,
+            marked_lsn: scanned.largest_lsn,
+            stale_tail: None,
+            now_ms,
+            options,
+        };
+        let mut recovery = scanned.recovery;
+        let found = settle::Found {
+            above: scanned.above_watermark,
+            live: scanned.live,
+            page_only: scanned.page_only,
+        };
+        log.settle(&survey, found, &mut recovery)?;
+        recovery.segments = log.segments.count();
+        Ok((log, recovery))
+    }
+}

@@ -1,0 +1,514 @@
+//! Reads a log from its first entry to where it breaks, and looks behind the break.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Recovery,
+    survey::{Found, Survey},
+};
+use crate::storage::{
+    StorageError,
+    log::{
+        entry::{Check, Item, decode_body},
+        fold::Fold,
+        header::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Lsn, Seed},
+        index::Place,
+        reader::read_placed,
+        segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
+        segments::{Segment, Segments},
+        writer::Joint,
+    },
+};
+
+/// What the log adds up to.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) segments: Arc<Segments>,
+    pub(super) fold: Fold,
+    /// The end of what was certainly synced.
+    pub(super) joint: Joint,
+    pub(super) watermark: Lsn,
+    pub(super) largest_lsn: Lsn,
+    /// Valid entries above the watermark.
+    pub(super) above_watermark: Vec<Above>,
+    /// Segments of the chain up to the one that holds the watermark.
+    pub(super) live: Vec<u64>,
+    /// The newest segment, if it has a page and nothing behind it: the log can go on there.
+    pub(super) page_only: Option<u64>,
+    pub(super) recovery: Recovery,
+}
+
+/// An entry that was perhaps never on disk.
+#[derive(Debug)]
+pub(super) struct Above {
+    pub(super) header: EntryHeader,
+    pub(super) item: Item,
+    end: End,
+}
+
+/// Where an entry ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    segment: u64,
+    lsn: Lsn,
+    position: u64,
+    header_crc: u32,
+}
+
+/// Where and why reading stopped.
+struct Break {
+    error: StorageError,
+    segment: u64,
+    position: u64,
+}
+
+struct Scan<'a> {
+    survey: &'a Survey,
+    log_id: u64,
+    segments: Arc<Segments>,
+    fold: Fold,
+    /// The last entry read.
+    end: End,
+    /// The last entry at or below the watermark.
+    settled: End,
+    watermark: Lsn,
+    largest_lsn: Lsn,
+    above: VecDeque<Above>,
+    /// Where reading ended in each segment.
+    ends: BTreeMap<u64, u64>,
+    /// Files that have bytes behind where reading ended.
+    dirty: BTreeSet<u64>,
+    recovery: Recovery,
+}
+
+/// Reads the segments of `chain` in order.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] if something at or below the watermark is missing.
+pub(super) fn scan(survey: &Survey, chain: &[u64]) -> Result<Scanned, StorageError> {
+    let mut scan = Scan {
+        survey,
+        log_id: survey.log_id.unwrap_or_default(),
+        segments: Arc::default(),
+        fold: Fold::default(),
+        end: End::default(),
+        settled: End::default(),
+        watermark: 0,
+        largest_lsn: 0,
+        above: VecDeque::new(),
+        ends: BTreeMap::new(),
+        dirty: BTreeSet::new(),
+        recovery: Recovery::default(),
+    };
+    for found in survey.files.values() {
+        if let Some(header) = found.header() {
+            scan.raise_watermark(header.synced_lsn);
+            // The number was given out, though its entry may be lost.
+            scan.largest_lsn = scan.largest_lsn.max(header.first_lsn);
+        }
+    }
+    let broken = scan.read_chain(chain)?;
+    scan.look_behind(chain, broken.as_ref())?;
+    if scan.watermark > scan.end.lsn {
+        return Err(scan.lost(broken));
+    }
+    scan.settle_up_to_watermark();
+    Ok(scan.finish(chain))
+}
+
+impl Scan<'_> {
+    fn raise_watermark(&mut self, synced_lsn: Lsn) {
+        self.watermark = self.watermark.max(synced_lsn);
+    }
+
+    /// Reads until the chain ends or breaks.
+    fn read_chain(&mut self, chain: &[u64]) -> Result<Option<Break>, StorageError> {
+        for (at, number) in chain.iter().enumerate() {
+            let Some(found) = self.survey.files.get(number) else { continue };
+            let Some(header) = found.header() else { continue };
+            let segment = Arc::new(Segment::new(
+                *number,
+                found.path.clone(),
+                Arc::clone(&found.file),
+                Seed::new(self.log_id, *number),
+            ));
+            self.segments.insert(Arc::clone(&segment));
+            self.recovery.bytes += found.len;
+            self.adopt_hard_state(&header.hard_state);
+            let next = chain
+                .get(at + 1)
+                .and_then(|number| self.survey.files.get(number))
+                .and_then(Found::header);
+            let broken = self.read_segment(&segment, found, header, next)?;
+            self.ends.insert(*number, self.end_in(*number));
+            if broken.is_some() {
+                return Ok(broken);
+            }
+        }
+        Ok(None)
+    }
+
+    fn end_in(&self, number: u64) -> u64 {
+        if self.end.segment == number { self.end.position } else { SEGMENT_HEADER_BYTES as u64 }
+    }
+
+    /// A segment's page repeats the hard state; entries behind it say the same or more.
+    fn adopt_hard_state(&mut self, stated: &HardState) {
+        let own = &mut self.fold.hard_state;
+        let rank = |vote: Option<crate::storage::log::entry::Vote>| {
+            vote.map(|vote| (vote.term, vote.is_committed))
+        };
+        if rank(stated.vote) > rank(own.vote) {
+            own.vote = stated.vote;
+        }
+        if stated.purged.map(|id| id.index) > own.purged.map(|id| id.index) {
+            own.purged = stated.purged;
+        }
+        own.committed = own.committed.max(stated.committed);
+    }
+
+    /// Reads one segment to its end: its cut, its last entry before the next segment's first, or a
+    /// break.
+    fn read_segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        found: &Found,
+        header: &SegmentHeader,
+        next: Option<&SegmentHeader>,
+    ) -> Result<Option<Break>, StorageError> {
+        let broken = |error, position| Break { error, segment: segment.number, position };
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        if header.prev_crc != self.end.header_crc || header.first_lsn <= self.end.lsn {
+            let error = segment.corrupt(
+                0,
+                &format!("a segment that continues entry {}", self.end.lsn),
+                &format!("first entry {}", header.first_lsn),
+            );
+            return Ok(Some(broken(error, position)));
+        }
+        let limit = next
+            .filter(|next| next.cut_lsn > 0)
+            .map_or(found.len, |next| next.cut_position.min(found.len));
+        let mut window = Window::new(segment);
+        loop {
+            let is_continued = next.is_some_and(|next| {
+                next.prev_crc == self.end.header_crc
+                    && next.first_lsn > self.end.lsn
+                    && (next.cut_lsn == 0 || next.cut_lsn == self.end.lsn)
+            });
+            if is_continued && next.is_some_and(|next| next.cut_lsn > 0) && position >= limit {
+                return Ok(None);
+            }
+            match read_entry(&mut window, position, limit, self.end)? {
+                Ok((entry, item, header_crc)) => {
+                    let start = position;
+                    position += entry.total_bytes();
+                    self.take(segment, start, position, entry, item, header_crc)?;
+                }
+                Err(_) if is_continued => return Ok(None),
+                // The end of the newest segment: nothing is there, so nothing broke.
+                Err(Stop::Zero) if next.is_none() => return Ok(None),
+                Err(stop) => return Ok(Some(broken(stop.into_error(segment, position), position))),
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        segment: &Arc<Segment>,
+        start: u64,
+        end: u64,
+        header: EntryHeader,
+        item: Item,
+        header_crc: u32,
+    ) -> Result<(), StorageError> {
+        self.end = End { segment: segment.number, lsn: header.lsn, position: end, header_crc };
+        self.largest_lsn = self.largest_lsn.max(header.lsn);
+        self.raise_watermark(header.synced_lsn);
+        self.recovery.entries += 1;
+        self.fold.hard_state.committed = self.fold.hard_state.committed.max(header.committed);
+        match &item {
+            Item::Entry(entry) => {
+                self.fold.push(entry)?;
+                let place = Place {
+                    segment: u32::try_from(segment.number).unwrap_or(u32::MAX),
+                    position: u32::try_from(start).unwrap_or(u32::MAX),
+                };
+                self.fold.index.set_place(entry.id, place);
+            }
+            Item::Control(control) => {
+                let segments = Arc::clone(&self.segments);
+                self.fold
+                    .control(*control, &|index, at| read_placed(index.place(at), &segments, at))?;
+            }
+        }
+        self.above.push_back(Above { header, item, end: self.end });
+        self.settle_up_to_watermark();
+        Ok(())
+    }
+
+    fn settle_up_to_watermark(&mut self) {
+        while self.above.front().is_some_and(|above| above.header.lsn <= self.watermark)
+            && let Some(settled) = self.above.pop_front()
+        {
+            self.settled = settled.end;
+        }
+    }
+
+    /// Looks at everything behind the end for headers: they tell numbers that were given out, and
+    /// watermarks.
+    fn look_behind(&mut self, chain: &[u64], broken: Option<&Break>) -> Result<(), StorageError> {
+        let end_segment = broken.map_or(self.end.segment, |broken| broken.segment);
+        let end_position = broken.map_or(self.end.position, |broken| broken.position);
+        let order = |number: u64| chain.iter().position(|in_chain| *in_chain == number);
+        for (number, found) in &self.survey.files {
+            let (from, is_tail) = if *number == end_segment {
+                (end_position, true)
+            } else {
+                match (order(*number), order(end_segment)) {
+                    // Read already; what a cut left behind in it was judged when it was cut, but its
+                    // numbers stay taken.
+                    (Some(at), Some(end)) if at < end => (self.end_of(*number), false),
+                    (Some(_), _) if self.ends.contains_key(number) => (self.end_of(*number), true),
+                    _ => (0, true),
+                }
+            };
+            let behind = look(found, &Seed::new(self.log_id, *number), from)?;
+            self.largest_lsn = self.largest_lsn.max(behind.largest_lsn);
+            self.watermark = self.watermark.max(behind.watermark);
+            if behind.bytes > 0 {
+                self.dirty.insert(*number);
+            }
+            if is_tail {
+                self.recovery.cut_bytes += behind.bytes;
+                self.recovery.cut_entries += behind.entries;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, number: u64) -> u64 {
+        self.ends.get(&number).copied().unwrap_or(SEGMENT_HEADER_BYTES as u64)
+    }
+
+    /// Something that was synced is missing.
+    fn lost(&self, broken: Option<Break>) -> StorageError {
+        if let Some(broken) = broken {
+            return broken.error;
+        }
+        let expected = format!("entries up to {}, which were synced", self.watermark);
+        let found = format!("the last entry is {}", self.end.lsn);
+        match self.segments.get(self.end.segment) {
+            Some(segment) => segment.corrupt(self.end.position, &expected, &found),
+            None => {
+                let path = self.survey.files.values().next().map(|found| found.path.clone());
+                StorageError::Corrupt {
+                    path: path.unwrap_or_default(),
+                    position: 0,
+                    expected,
+                    found,
+                }
+            }
+        }
+    }
+
+    fn finish(self, chain: &[u64]) -> Scanned {
+        let settled_at = chain.iter().position(|number| *number == self.settled.segment);
+        let live: Vec<u64> =
+            settled_at.map_or_else(Vec::new, |at| chain.iter().take(at + 1).copied().collect());
+        for number in &live {
+            let end = if *number == self.settled.segment {
+                self.settled.position
+            } else {
+                self.end_of(*number)
+            };
+            if let Some(segment) = self.segments.get(*number) {
+                segment.seal(end);
+            }
+        }
+        // The newest segment continues the last settled entry, and nothing was ever written behind
+        // its page that is still there.
+        let page_only = chain.last().copied().filter(|newest| {
+            let follows = chain.len() == live.len() + 1 && !live.contains(newest);
+            follows
+                && self.above.is_empty()
+                && self.ends.contains_key(newest)
+                && !self.dirty.contains(newest)
+        });
+        Scanned {
+            segments: self.segments,
+            fold: self.fold,
+            joint: Joint {
+                predecessor: self.settled.segment,
+                cut_lsn: self.settled.lsn,
+                cut_position: self.settled.position,
+                prev_crc: self.settled.header_crc,
+            },
+            watermark: self.watermark,
+            largest_lsn: self.largest_lsn,
+            above_watermark: self.above.into(),
+            live,
+            page_only,
+            recovery: self.recovery,
+        }
+    }
+}
+
+/// Why there is no entry at a position.
+enum Stop {
+    Zero,
+    Header(HeaderFault),
+    Body(crate::storage::log::entry::BodyFault),
+    Chain { expected: u32, found: u32 },
+    Lsn { after: Lsn, found: Lsn },
+    End,
+}
+
+impl Stop {
+    fn into_error(self, segment: &Segment, position: u64) -> StorageError {
+        match self {
+            Self::Zero => segment.header_fault(position, HeaderFault::Zero),
+            Self::Header(fault) => segment.header_fault(position, fault),
+            Self::Body(fault) => segment.body_fault(position, fault),
+            Self::Chain { expected, found } => segment.corrupt(
+                position,
+                &format!("an entry after header checksum {expected:08x}"),
+                &format!("one after {found:08x}"),
+            ),
+            Self::Lsn { after, found } => segment.corrupt(
+                position,
+                &format!("an entry number above {after}"),
+                &format!("{found}"),
+            ),
+            Self::End => segment.corrupt(position, "a whole entry", "the end of the segment"),
+        }
+    }
+}
+
+type Read = Result<(EntryHeader, Item, u32), Stop>;
+
+/// Reads and checks the entry at `position`, which must end at or before `limit`.
+fn read_entry(
+    window: &mut Window<'_>,
+    position: u64,
+    limit: u64,
+    before: End,
+) -> Result<Read, StorageError> {
+    let body_at = position + ENTRY_HEADER_BYTES as u64;
+    if body_at > limit {
+        // Fewer bytes than a header: nothing, if they are zeros.
+        let rest = window.bytes(position, limit.saturating_sub(position))?;
+        let is_zero = rest.iter().all(|byte| *byte == 0);
+        return Ok(Err(if is_zero { Stop::Zero } else { Stop::End }));
+    }
+    let head = window.bytes(position, ENTRY_HEADER_BYTES as u64)?;
+    let Ok(head) = <&[u8; ENTRY_HEADER_BYTES]>::try_from(head.as_ref()) else {
+        return Ok(Err(Stop::End));
+    };
+    let (header, header_crc) = match EntryHeader::decode(head, &window.segment.seed) {
+        Ok(decoded) => decoded,
+        Err(HeaderFault::Zero) => return Ok(Err(Stop::Zero)),
+        Err(fault) => return Ok(Err(Stop::Header(fault))),
+    };
+    if header.prev_crc != before.header_crc {
+        return Ok(Err(Stop::Chain { expected: before.header_crc, found: header.prev_crc }));
+    }
+    if header.lsn <= before.lsn {
+        return Ok(Err(Stop::Lsn { after: before.lsn, found: header.lsn }));
+    }
+    // The length is under the header's checksum, and is still believed only within the file.
+    if position + header.total_bytes() > limit {
+        return Ok(Err(Stop::End));
+    }
+    let body = window.bytes(body_at, header.total_bytes() - ENTRY_HEADER_BYTES as u64)?;
+    Ok(match decode_body(&header, &body, &window.segment.seed, Check::Full) {
+        Ok(item) => Ok((header, item, header_crc)),
+        Err(fault) => Err(Stop::Body(fault)),
+    })
+}
+
+/// Reads a file front to back in large pieces.
+struct Window<'a> {
+    segment: &'a Segment,
+    start: u64,
+    bytes: Bytes,
+}
+
+const WINDOW_BYTES: u64 = 1 << 20;
+
+impl<'a> Window<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self { segment, start: 0, bytes: Bytes::new() }
+    }
+
+    /// Returns `len` bytes at `position`; fewer only at the end of the file.
+    fn bytes(&mut self, position: u64, len: u64) -> Result<Bytes, StorageError> {
+        let end = self.start + self.bytes.len() as u64;
+        if position < self.start || position + len > end {
+            let want = usize::try_from(len.max(WINDOW_BYTES)).unwrap_or(usize::MAX);
+            self.bytes = self.segment.read(position, want)?;
+            self.start = position;
+        }
+        let from = usize::try_from(position - self.start).unwrap_or(usize::MAX);
+        let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        let to = to.min(self.bytes.len());
+        Ok(self.bytes.slice(from.min(to)..to))
+    }
+}
+
+/// What lies behind the end of the log.
+#[derive(Default)]
+struct Behind {
+    /// Up to the last byte that is not zero.
+    bytes: u64,
+    entries: u64,
+    largest_lsn: Lsn,
+    watermark: Lsn,
+}
+
+/// Looks for headers from `from` on, at every place where one may start.
+fn look(found: &Found, seed: &Seed, from: u64) -> Result<Behind, StorageError> {
+    let mut behind = Behind::default();
+    let mut position = from;
+    let mut buffer = vec![0; usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX)];
+    while position < found.len {
+        let read = found
+            .file
+            .read_at(position, &mut buffer)
+            .map_err(StorageError::io("read segment", &found.path))?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            behind.bytes = position + last as u64 + 1 - from;
+            look_in(bytes, seed, &mut behind);
+        }
+        if read < buffer.len() {
+            break;
+        }
+        // The windows overlap by a header, so that none is missed.
+        let overlap = (ENTRY_HEADER_BYTES as u64).next_multiple_of(ENTRY_ALIGNMENT);
+        position += read as u64 - overlap;
+    }
+    Ok(behind)
+}
+
+fn look_in(bytes: &[u8], seed: &Seed, behind: &mut Behind) {
+    let step = usize::try_from(ENTRY_ALIGNMENT).unwrap_or(1);
+    let mut at = 0;
+    while let Some(head) = bytes.get(at..at + ENTRY_HEADER_BYTES) {
+        if let Ok(head) = <&[u8; ENTRY_HEADER_BYTES]>::try_from(head)
+            && let Ok((header, _)) = EntryHeader::decode(head, seed)
+        {
+            if header.lsn > behind.largest_lsn {
+                behind.entries += 1;
+            }
+            behind.largest_lsn = behind.largest_lsn.max(header.lsn);
+            behind.watermark = behind.watermark.max(header.synced_lsn);
+        }
+        at += step;
+    }
+}

@@ -1,0 +1,226 @@
+//! The segments of a log as its readers see them: by number, without the writer's lock.
+//!
+//! A sealed segment is mapped at its first read; until then, and on disks that have no map, it is
+//! read by `pread`. What a slice refers to stays valid: nothing written is overwritten, and a slice
+//! keeps its segment alive.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use prkdb_types::batch::{Batch, HEAD_LEN};
+
+use super::{
+    entry::{BodyFault, Check, Item, decode_body},
+    header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at, padded},
+    mmap,
+};
+use crate::storage::{StorageError, disk::DiskFile};
+
+/// One file of the log.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its number in the log.
+    pub number: u64,
+    /// Its file's path, for messages.
+    pub path: PathBuf,
+    /// Its file.
+    pub file: Arc<dyn DiskFile>,
+    /// Where its checksums start.
+    pub seed: Seed,
+    /// How many bytes are used; set when it is sealed.
+    sealed_len: OnceLock<u64>,
+    map: OnceLock<Option<Bytes>>,
+}
+
+/// Read this much at once where the length is not known: a single put fits.
+const FIRST_READ_BYTES: usize = 512;
+
+impl Segment {
+    /// Returns a segment that is still written to.
+    pub fn new(number: u64, path: PathBuf, file: Arc<dyn DiskFile>, seed: Seed) -> Self {
+        Self { number, path, file, seed, sealed_len: OnceLock::new(), map: OnceLock::new() }
+    }
+
+    /// Says that nothing will be written behind `len` any more.
+    pub fn seal(&self, len: u64) {
+        // A second call says the same: a segment is sealed once, by its writer.
+        let _first = self.sealed_len.set(len);
+    }
+
+    /// Returns the bytes at `position`, fewer at the end of the file.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if the file cannot be read.
+    pub fn read(&self, position: u64, len: usize) -> Result<Bytes, StorageError> {
+        if let Some(map) = self.mapped() {
+            let start = usize::try_from(position).unwrap_or(usize::MAX).min(map.len());
+            let end = start.saturating_add(len).min(map.len());
+            return Ok(map.slice(start..end));
+        }
+        let mut buffer = BytesMut::zeroed(len);
+        let read = self
+            .file
+            .read_at(position, &mut buffer)
+            .map_err(StorageError::io("read segment", &self.path))?;
+        buffer.truncate(read);
+        Ok(buffer.freeze())
+    }
+
+    fn mapped(&self) -> Option<&Bytes> {
+        let len = *self.sealed_len.get()?;
+        self.map
+            .get_or_init(|| {
+                // Without a map the segment is read by pread: slower, and as right.
+                self.file.map_source().and_then(|file| mmap::map_sealed(file, len).ok())
+            })
+            .as_ref()
+    }
+
+    /// Reads the entry that starts at `position`.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn read_entry(
+        &self,
+        position: u64,
+        check: Check,
+    ) -> Result<(EntryHeader, Item), StorageError> {
+        let head = self.read(position, ENTRY_HEADER_BYTES)?;
+        let head: &[u8; ENTRY_HEADER_BYTES] = head
+            .as_ref()
+            .try_into()
+            .map_err(|_| self.corrupt(position, "an entry", "the end of the file"))?;
+        let (header, _) = EntryHeader::decode(head, &self.seed)
+            .map_err(|fault| self.header_fault(position, fault))?;
+        let body_len =
+            usize::try_from(header.total_bytes()).unwrap_or(usize::MAX) - ENTRY_HEADER_BYTES;
+        let body = self.read(position + ENTRY_HEADER_BYTES as u64, body_len)?;
+        let item = decode_body(&header, &body, &self.seed, check)
+            .map_err(|fault| self.body_fault(position, fault))?;
+        Ok((header, item))
+    }
+
+    /// Reads the batch that starts at `position`.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn read_batch(&self, position: u64) -> Result<Batch, StorageError> {
+        let first = self.read(position, FIRST_READ_BYTES)?;
+        if first.len() < HEAD_LEN {
+            return Err(self.corrupt(position, "a batch", "the end of the file"));
+        }
+        // The length field of a batch counts what stands behind it.
+        let len = usize::try_from(u32::from_be_bytes(array_at(&first, 8))).unwrap_or(usize::MAX);
+        let total = len.saturating_add(12);
+        let bytes = if total <= first.len() {
+            first.slice(..total)
+        } else {
+            self.check_len(position, total)?;
+            self.read(position, total)?
+        };
+        Batch::parse(bytes).map_err(|error| self.corrupt(position, "a batch", &error.to_string()))
+    }
+
+    /// Refuses a length that reaches behind the file before anything is allocated for it.
+    fn check_len(&self, position: u64, len: usize) -> Result<(), StorageError> {
+        let file_len = self.file.len().map_err(StorageError::io("measure segment", &self.path))?;
+        if position.saturating_add(len as u64) > padded(file_len) {
+            return Err(self.corrupt(position, "a batch", "a length behind the end of the file"));
+        }
+        Ok(())
+    }
+
+    /// Returns the error for damage at `position`.
+    pub fn corrupt(&self, position: u64, expected: &str, found: &str) -> StorageError {
+        StorageError::Corrupt {
+            path: self.path.clone(),
+            position,
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        }
+    }
+
+    /// Returns the error for bytes that are no header.
+    pub fn header_fault(&self, position: u64, fault: HeaderFault) -> StorageError {
+        match fault {
+            HeaderFault::Format(found) => StorageError::NewerFormat {
+                path: self.path.clone(),
+                found,
+                known: super::header::FORMAT,
+            },
+            HeaderFault::Zero => self.corrupt(position, "an entry", "zeros"),
+            HeaderFault::Magic => self.corrupt(position, "an entry", "other bytes"),
+            HeaderFault::Field => self.corrupt(position, "an entry", "a field out of range"),
+            HeaderFault::Checksum { expected, found } => self.corrupt(
+                position,
+                &format!("header checksum {expected:08x}"),
+                &format!("{found:08x}"),
+            ),
+        }
+    }
+
+    /// Returns the error for a body that does not verify.
+    pub fn body_fault(&self, position: u64, fault: BodyFault) -> StorageError {
+        match fault {
+            BodyFault::Checksum { expected, found } => self.corrupt(
+                position,
+                &format!("body checksum {expected:08x}"),
+                &format!("{found:08x}"),
+            ),
+            BodyFault::Shape => {
+                self.corrupt(position, "a body as its header says", "fields that contradict it")
+            }
+            BodyFault::Batch { frame } => self.corrupt(
+                position,
+                &format!("a batch that verifies in frame {frame}"),
+                "a checksum mismatch",
+            ),
+        }
+    }
+}
+
+/// All segments of a log.
+#[derive(Debug, Default)]
+pub struct Segments {
+    by_number: ArcSwap<BTreeMap<u64, Arc<Segment>>>,
+}
+
+impl Segments {
+    /// Returns the segment of that number.
+    pub fn get(&self, number: u64) -> Option<Arc<Segment>> {
+        self.by_number.load().get(&number).cloned()
+    }
+
+    /// Adds a segment; only the writer does.
+    pub fn insert(&self, segment: Arc<Segment>) {
+        self.by_number.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.insert(segment.number, Arc::clone(&segment));
+            next
+        });
+    }
+
+    /// Takes a segment out; slices of it stay valid.
+    pub fn remove(&self, number: u64) {
+        self.by_number.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.remove(&number);
+            next
+        });
+    }
+
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.by_number.load().len()
+    }
+}
+
+/// Returns the path of a segment in `dir`.
+pub(super) fn segment_path(dir: &Path, log_id: u64, number: u64) -> PathBuf {
+    dir.join(super::segment::file_name(log_id, number))
+}

@@ -1,0 +1,83 @@
+//! The newest entries, in memory: they serve apply, and whoever reads at the end of the log.
+//!
+//! An entry stays until it is flushed and applied; after that until newer ones need its room.
+
+use std::collections::VecDeque;
+
+use super::entry::Entry;
+
+/// The newest entries, contiguous in their index.
+#[derive(Debug)]
+pub(super) struct TailCache {
+    entries: VecDeque<Cached>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+#[derive(Debug)]
+struct Cached {
+    entry: Entry,
+    bytes: u64,
+    is_flushed: bool,
+}
+
+impl TailCache {
+    /// Returns an empty cache.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// Returns how many bytes it holds.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds the next entry, which has `bytes` bytes in the log.
+    pub(super) fn push(&mut self, entry: Entry, bytes: u64) {
+        if self.entries.back().is_some_and(|last| last.entry.id.index + 1 != entry.id.index) {
+            // The log jumped over the purge mark: nothing before it is read any more.
+            self.truncate_after(None);
+        }
+        self.bytes += bytes;
+        self.entries.push_back(Cached { entry, bytes, is_flushed: false });
+    }
+
+    /// Returns the entry at `index`.
+    pub(super) fn get(&self, index: u64) -> Option<&Entry> {
+        let first = self.entries.front()?.entry.id.index;
+        let slot = usize::try_from(index.checked_sub(first)?).ok()?;
+        self.entries.get(slot).map(|cached| &cached.entry)
+    }
+
+    /// Marks the entry at `index` as written and synced.
+    pub(super) fn flushed(&mut self, index: u64) {
+        let Some(first) = self.entries.front().map(|cached| cached.entry.id.index) else { return };
+        if let Some(slot) = index.checked_sub(first).and_then(|slot| usize::try_from(slot).ok())
+            && let Some(cached) = self.entries.get_mut(slot)
+        {
+            cached.is_flushed = true;
+        }
+    }
+
+    /// Drops the entries behind `kept`; all of them for `None`.
+    pub(super) fn truncate_after(&mut self, kept: Option<u64>) {
+        while let Some(last) = self.entries.back()
+            && kept.is_none_or(|kept| last.entry.id.index > kept)
+        {
+            self.bytes -= last.bytes;
+            self.entries.pop_back();
+        }
+    }
+
+    /// Makes room: drops the oldest entries that are flushed and at or below `applied`.
+    pub(super) fn evict(&mut self, applied: u64) {
+        while self.bytes > self.bytes_max
+            && let Some(oldest) = self.entries.front()
+            && oldest.is_flushed
+            && oldest.entry.id.index <= applied
+        {
+            self.bytes -= oldest.bytes;
+            self.entries.pop_front();
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The storage engine: one log per shard, and what it adds up to.
+//!
+//! Synchronous and pure of threads, clocks and runtimes: blocking work is handed out as jobs that a
+//! driver runs. It can be used, tested and measured alone, and is the same code in a node and
+//! embedded.
+//!
+//! Does not know: Raft, gRPC, terminals.
+
+pub mod clock;
+pub mod dir;
+pub mod disk;
+mod error;
+pub mod kv;
+pub mod log;
+
+pub use error::StorageError;
