@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     args::WINDOW_BATCHES,
     conditional::Puts,
-    lane::{Batch, Cut, Entry, Lane},
+    lane::{Cut, Entry, Lane},
     progress::Progress,
     read::{Item, Place, Record},
     rejects::Rejects,
@@ -233,10 +233,8 @@ impl<'a> Pipeline<'a> {
                     return Ok(());
                 }
                 if let Link::Dry = self.link {
-                    let batch =
-                        Batch { entries: vec![Entry { record, start, raw }], ..Batch::default() };
                     self.tally.put += 1;
-                    self.tally.bytes += batch.payload();
+                    self.tally.bytes += u64::try_from(record.payload()).unwrap_or(u64::MAX);
                     return Ok(());
                 }
                 let raw = if self.options.keeps_raw { raw } else { Vec::new() };

@@ -43,6 +43,13 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
 }
 
+impl Record {
+    /// Returns how many bytes key and value have.
+    pub fn payload(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// What stands at one place of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
