@@ -28,21 +28,21 @@ mod usage;
 pub mod values;
 
 pub mod batch_put;
+pub mod bench;
 pub mod collection;
+pub mod completions;
 pub mod delete;
+pub mod demo;
 pub mod get;
 pub mod health;
+pub mod help;
+pub mod man;
 pub mod metrics;
 pub mod put;
+pub mod reference;
 pub mod scan;
 pub mod serve;
 pub mod status;
-// pub mod bench;
-// pub mod demo;
-pub mod completions;
-pub mod help;
-pub mod man;
-pub mod reference;
 pub mod version;
 
 pub use run::run;

@@ -6,7 +6,7 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    batch_put, collection, completions, delete, exit,
+    batch_put, bench, collection, completions, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics, put, scan, serve,
     session::Session,
@@ -62,6 +62,7 @@ fn client(global: &Global, is_server_named: bool, command: ClientCommand) -> Res
 fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
     use ClientCommand as C;
     match command {
+        C::Demo(args) => demo::run(session, &args),
         C::Put(args) => block_on(session, async |session| put::run(session, args).await),
         C::Get(args) => block_on(session, async |session| get::run(session, args).await),
         C::Delete(args) => block_on(session, async |session| delete::run(session, args).await),
@@ -73,6 +74,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Status(args) => block_on(session, async |session| status::run(session, args).await),
         C::Health(args) => block_on(session, async |session| health::run(session, args).await),
         C::Metrics(args) => block_on(session, async |session| metrics::run(session, args).await),
+        C::Bench(args) => bench::run(session, args),
         C::Version(args) => block_on(session, async |session| version::run(session, args).await),
         C::Completions(args) => completions::run(session, &args),
         C::Man(args) => man::run(session, &args),

@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, collection, completions, delete, get, health, help, man, metrics,
+    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
     output::{Format, TimeStyle},
     put, scan, serve, status, values, version,
 };
@@ -198,6 +198,8 @@ pub enum Command {
 /// The commands that talk to a node, or to nobody.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
+    /// Show what a node does, with real data in a temporary directory
+    Demo(demo::Args),
     /// Store a value under a key
     Put(put::Args),
     /// Print the values of keys
@@ -218,6 +220,8 @@ pub enum ClientCommand {
     Health(health::Args),
     /// Print the metrics of a node
     Metrics(metrics::Args),
+    /// Measure this machine and a node
+    Bench(bench::Args),
     /// Print the version
     Version(version::Args),
     /// Print a completion script for a shell

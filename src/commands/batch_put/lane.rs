@@ -37,7 +37,8 @@ impl Batch {
 
     /// Returns the bytes of its keys and values.
     pub fn payload(&self) -> u64 {
-        u64::try_from(self.entries.iter().map(|entry| entry.record.payload()).sum::<usize>()).unwrap_or(u64::MAX)
+        u64::try_from(self.entries.iter().map(|entry| entry.record.payload()).sum::<usize>())
+            .unwrap_or(u64::MAX)
     }
 
     /// Encodes it: the same records, stamp and time give the same bytes.
