@@ -1,7 +1,8 @@
-//! PrkDB.
+//! PrkDB stores keys and streams of events on a replicated log: one binary, one engine.
 
 #[cfg(feature = "cli")]
 pub mod commands;
+pub mod node;
 pub mod storage;
 
 #[cfg(feature = "cli")]

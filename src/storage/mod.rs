@@ -12,5 +12,11 @@ pub mod disk;
 mod error;
 pub mod kv;
 pub mod log;
+pub mod sequencer;
+mod shard;
+
+#[cfg(test)]
+mod model_tests;
 
 pub use error::StorageError;
+pub use shard::{Found, Shard, ShardOptions, ShardStats, Snapshot};

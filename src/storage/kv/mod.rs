@@ -1,3 +1,7 @@
-//! The key index: which record of the log is the latest of a key.
+//! The applied state of a shard: catalogue, producers' windows, and the key index, which says of
+//! each key where in the log its latest record stands. No value is kept in memory.
 
+pub mod catalog;
+pub mod state;
 pub mod tree;
+pub mod window;

@@ -37,6 +37,12 @@ impl Log {
             Some(mark) => range.start.max(mark.index + 1),
             None => range.start,
         };
+        self.plan_fold(start..range.end, bytes_max)
+    }
+
+    /// As [`Log::plan_read`], history below the purge mark included: for whoever builds the state.
+    pub fn plan_fold(&self, range: Range<u64>, bytes_max: u64) -> ReadPlan {
+        let start = range.start;
         let mut sources = Vec::new();
         let mut bytes = 0;
         let end = range.end.min(start.saturating_add(ENTRIES_MAX));
@@ -57,9 +63,6 @@ impl Log {
 
     /// Returns the entry at `index` and where it lies; `None` where there is none or it has no place
     /// yet.
-    ///
-    /// # Errors
-    /// What reading its segment meets.
     pub fn locate(&self, index: u64) -> Option<(Option<Entry>, Place)> {
         Some((self.tail.get(index).cloned(), self.fold.index.place(index)?))
     }

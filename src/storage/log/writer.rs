@@ -200,6 +200,21 @@ impl Log {
         self.fold.hard_state.vote
     }
 
+    /// Returns the index of the first entry the log holds, purged or not.
+    pub fn first_index(&self) -> Option<u64> {
+        self.fold.index.first().map(|id| id.index)
+    }
+
+    /// Returns how many bytes of entries are in memory.
+    pub fn tail_cache_bytes(&self) -> u64 {
+        self.tail.bytes()
+    }
+
+    /// Returns how many bytes the segments have.
+    pub fn log_bytes(&self) -> u64 {
+        self.preparation.log_bytes
+    }
+
     /// Returns the ends of the log.
     pub fn state(&self) -> LogState {
         LogState { purged: self.fold.hard_state.purged, last: self.fold.last() }

@@ -1,0 +1,111 @@
+//! What ends a node, and the exit code of the process it ends.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use prkdb_types::ErrorCode;
+
+use crate::storage::{StorageError, dir::DirError};
+
+/// An error that ends a node or keeps it from starting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The configuration contradicts itself or asks for what is refused.
+    #[error("{}", problems.join("; "))]
+    Config {
+        /// Every problem.
+        problems: Vec<String>,
+        /// The flag that helps, or empty.
+        hint: &'static str,
+    },
+    /// A socket could not be bound.
+    #[error("listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A name could not be resolved.
+    #[error("resolve {address}: {source}")]
+    Resolve {
+        /// What was given.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("open data directory: {0}")]
+    Directory(#[from] DirError),
+    /// A shard cannot be opened, or its log failed.
+    #[error("shard {shard}: {source}")]
+    Shard {
+        /// The shard.
+        shard: u32,
+        /// What the storage engine said.
+        #[source]
+        source: StorageError,
+    },
+    /// A directory of a shard is missing or is not a directory.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Consensus stopped by itself.
+    #[error("shard {shard}: consensus stopped: {reason}")]
+    Consensus {
+        /// The shard.
+        shard: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The node did not stop within its time.
+    #[error("stop took more than {} s: {left}", limit.as_secs())]
+    ShutdownTimeout {
+        /// The time it had.
+        limit: Duration,
+        /// What was left.
+        left: String,
+    },
+}
+
+/// The exit code of a usage error.
+const USAGE: u8 = 2;
+
+impl NodeError {
+    /// Returns the row of the error table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config { .. } => ErrorCode::InvalidArgument,
+            Self::Bind { .. } | Self::Resolve { .. } | Self::Io { .. } => ErrorCode::Io,
+            Self::Directory(error) => error.code(),
+            Self::Shard { source, .. } => source.code(),
+            Self::Consensus { .. } | Self::ShutdownTimeout { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// Returns the exit code of `prkdb serve`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } => USAGE,
+            other => other.code().exit_code(),
+        }
+    }
+
+    /// Returns what the operator can do; empty where there is nothing to say.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Config { hint, .. } => hint,
+            Self::Bind { .. } => "another process listens there: choose another address, or port 0",
+            _ => "",
+        }
+    }
+}

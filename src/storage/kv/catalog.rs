@@ -1,0 +1,130 @@
+//! The catalogue: collections in the metadata shard, hosted partitions in every shard.
+//!
+//! It is the fold of the records of partition 0. A repeat of a command (same subject, version not
+//! above the one applied) changes nothing.
+
+use std::collections::BTreeMap;
+
+use prkdb_types::{
+    CollectionName, CollectionSettings, ShardCommand,
+    command::{CommandError, PartitionPlace, PartitionPut, ShardChange},
+};
+
+/// The partition of every shard that holds its metadata records.
+pub const CONTROL_PARTITION: u32 = 0;
+
+/// A row of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionEntry {
+    /// Its id, given out once.
+    pub id: u32,
+    /// Version of the row; a change must have a higher one.
+    pub version: u64,
+    /// Its name.
+    pub name: CollectionName,
+    /// What it was created with.
+    pub settings: CollectionSettings,
+    /// When it was created.
+    pub created_ms: i64,
+    /// Where its partitions lie, by number.
+    pub partitions: Vec<PartitionPlace>,
+    /// The row is kept so that its id and partitions are not given out again.
+    pub is_dropped: bool,
+}
+
+/// What a command's version is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Collection(u64),
+    Partition(u64),
+}
+
+/// All rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// Collections by id, dropped ones too.
+    pub collections: BTreeMap<u32, CollectionEntry>,
+    /// Partitions that this shard hosts, by their number in frames.
+    pub partitions: BTreeMap<u32, PartitionPut>,
+    by_name: BTreeMap<String, u32>,
+    versions: BTreeMap<Subject, u64>,
+}
+
+impl Catalog {
+    /// Returns the collection of that name, upper and lower case being the same.
+    pub fn by_name(&self, name: &CollectionName) -> Option<&CollectionEntry> {
+        self.collections.get(self.by_name.get(&name.folded())?)
+    }
+
+    /// Returns the collections that are not dropped, by name.
+    pub fn live(&self) -> impl Iterator<Item = &CollectionEntry> {
+        self.by_name.values().filter_map(|id| self.collections.get(id))
+    }
+
+    /// Returns the first id that was never given out.
+    pub fn next_collection(&self) -> u32 {
+        self.collections.last_key_value().map_or(1, |(id, _)| id + 1)
+    }
+
+    /// Returns the first partition number that was never given out.
+    pub fn next_partition(&self) -> u32 {
+        let given = self.collections.values().flat_map(|entry| &entry.partitions);
+        given.map(|place| place.partition + 1).max().unwrap_or(CONTROL_PARTITION + 1)
+    }
+
+    /// Applies one command; returns what changed in what this shard hosts.
+    ///
+    /// # Errors
+    /// [`CommandError`] if the command cannot be understood: a newer version wrote it.
+    pub(super) fn apply(&mut self, command: &ShardCommand) -> Result<Hosting, CommandError> {
+        let Some(change) = &command.change else { return Ok(Hosting::Unchanged) };
+        let subject = match change {
+            ShardChange::CollectionPut(_) => Subject::Collection(command.id),
+            ShardChange::PartitionPut(_) | ShardChange::PartitionDrop(_) => {
+                Subject::Partition(command.id)
+            }
+        };
+        if self.versions.get(&subject).is_some_and(|known| command.version <= *known) {
+            return Ok(Hosting::Unchanged);
+        }
+        let hosting = match change {
+            ShardChange::CollectionPut(put) => {
+                let entry = CollectionEntry {
+                    id: put.collection,
+                    version: command.version,
+                    name: put.typed_name()?,
+                    settings: put.typed_settings()?,
+                    created_ms: put.created_ms,
+                    partitions: put.partitions.clone(),
+                    is_dropped: put.dropped,
+                };
+                let folded = entry.name.folded();
+                if put.dropped {
+                    self.by_name.remove(&folded);
+                } else {
+                    self.by_name.insert(folded, put.collection);
+                }
+                self.collections.insert(put.collection, entry);
+                Hosting::Unchanged
+            }
+            ShardChange::PartitionPut(put) => {
+                self.partitions.insert(put.partition, *put);
+                Hosting::Added(*put)
+            }
+            ShardChange::PartitionDrop(drop) => {
+                self.partitions.remove(&drop.partition);
+                Hosting::Removed(drop.partition)
+            }
+        };
+        self.versions.insert(subject, command.version);
+        Ok(hosting)
+    }
+}
+
+/// What a command changed in what the shard hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hosting {
+    Unchanged,
+    Added(PartitionPut),
+    Removed(u32),
+}

@@ -1,0 +1,333 @@
+//! The applied state of a shard: what the entries up to one revision add up to.
+//!
+//! Apply checks nothing and cannot reject: what stands in the log was decided before it got there.
+//! An entry that contradicts the state is a defect, and fences the shard.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use prkdb_types::{DecompressLimit, ShardCommand};
+
+use super::{
+    catalog::{CONTROL_PARTITION, Catalog, Hosting},
+    tree::{Leaf, Root, Tree},
+    window::{ProducerKey, Remembered, Windows},
+};
+use crate::storage::{
+    StorageError,
+    log::{
+        Place,
+        entry::{Entry, Frame, LogId, Payload, Write, batch_positions},
+    },
+};
+
+/// A decompressed batch has at most this many bytes: the largest message there can be.
+pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// A partition as applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// Its collection; 0 for the control partition.
+    pub collection: u32,
+    /// The first offset there is.
+    pub log_start: u64,
+    /// The offset that the next record gets.
+    pub next_offset: u64,
+    /// Bytes of its batches.
+    pub size_bytes: u64,
+}
+
+/// A collection's key index: the writer's tree and the root that readers see.
+#[derive(Debug, Default)]
+struct Index {
+    tree: Tree,
+    published: Arc<ArcSwap<Root>>,
+    is_changed: bool,
+}
+
+/// The roots that readers see, by collection.
+pub type Roots = BTreeMap<u32, Arc<ArcSwap<Root>>>;
+
+/// What applying a normal entry gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Its chain was broken: nothing was applied.
+    pub is_void: bool,
+    /// The term it was decided in.
+    pub sequencer_term: u64,
+    /// Its number in that term.
+    pub sequence: u64,
+    /// Its index.
+    pub revision: u64,
+    /// When it was decided.
+    pub append_time_ms: i64,
+    /// One for each frame, in order.
+    pub frames: Vec<AppliedFrame>,
+}
+
+/// What applying a frame gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedFrame {
+    /// The partition's number in frames.
+    pub partition: u32,
+    /// Offset of its first record.
+    pub base_offset: u64,
+    /// For a keyed batch of one: the record that was the key's latest before.
+    pub replaced: Option<Leaf>,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    applied: Option<LogId>,
+    membership: Option<(LogId, Bytes)>,
+    log_time_ms: i64,
+    catalog: Catalog,
+    catalog_is_changed: bool,
+    partitions: BTreeMap<u32, PartitionStats>,
+    indexes: BTreeMap<u32, Index>,
+    index_bytes: u64,
+    windows: Windows,
+}
+
+impl State {
+    /// Returns the state of an empty log.
+    pub fn new(producer_bytes_max: u64) -> Self {
+        Self {
+            applied: None,
+            membership: None,
+            log_time_ms: 0,
+            catalog: Catalog::default(),
+            catalog_is_changed: false,
+            partitions: BTreeMap::from([(CONTROL_PARTITION, PartitionStats::default())]),
+            indexes: BTreeMap::new(),
+            index_bytes: 0,
+            windows: Windows::new(producer_bytes_max),
+        }
+    }
+
+    /// Returns the last entry applied.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// Returns the last membership and the entry that set it.
+    pub fn membership(&self) -> Option<&(LogId, Bytes)> {
+        self.membership.as_ref()
+    }
+
+    /// Returns the latest append time; the next one is not before it.
+    pub fn log_time_ms(&self) -> i64 {
+        self.log_time_ms
+    }
+
+    /// Returns a partition that the shard hosts.
+    pub fn partition(&self, partition: u32) -> Option<&PartitionStats> {
+        self.partitions.get(&partition)
+    }
+
+    /// Returns the producers' windows.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Returns whether a collection has a key index here.
+    pub fn has_index(&self, collection: u32) -> bool {
+        self.indexes.contains_key(&collection)
+    }
+
+    /// Returns the latest record of a key.
+    pub fn leaf(&self, collection: u32, key: &[u8]) -> Option<Leaf> {
+        self.indexes.get(&collection)?.tree.get(key)
+    }
+
+    /// Returns how many keys a collection has.
+    pub fn keys(&self, collection: u32) -> u64 {
+        self.indexes.get(&collection).map_or(0, |index| index.tree.len() as u64)
+    }
+
+    /// Returns how many bytes all key indexes take.
+    pub fn index_bytes(&self) -> u64 {
+        self.index_bytes
+    }
+
+    /// Returns how many keys there are in all.
+    pub fn keys_total(&self) -> u64 {
+        self.indexes.values().map(|index| index.tree.len() as u64).sum()
+    }
+
+    /// Applies an entry without frames.
+    pub fn apply_blank(&mut self, id: LogId) {
+        self.applied = Some(id);
+    }
+
+    /// Applies a membership.
+    pub fn apply_membership(&mut self, id: LogId, membership: Bytes) {
+        self.applied = Some(id);
+        self.membership = Some((id, membership));
+    }
+
+    /// Applies an entry that lies at `place`. `None` for one without frames.
+    ///
+    /// # Errors
+    /// [`StorageError::Apply`] if it contradicts the state.
+    pub fn apply(&mut self, entry: &Entry, place: Place) -> Result<Option<Applied>, StorageError> {
+        let write = match &entry.payload {
+            Payload::Blank => {
+                self.apply_blank(entry.id);
+                return Ok(None);
+            }
+            Payload::Membership(bytes) => {
+                self.apply_membership(entry.id, bytes.clone());
+                return Ok(None);
+            }
+            Payload::Normal(write) => write,
+        };
+        let mut applied = Applied {
+            is_void: entry.is_void,
+            sequencer_term: write.sequencer_term,
+            sequence: write.sequence,
+            revision: entry.id.index,
+            append_time_ms: write.append_time_ms,
+            frames: Vec::new(),
+        };
+        if !entry.is_void {
+            self.log_time_ms = self.log_time_ms.max(write.append_time_ms);
+            applied.frames.reserve_exact(write.frames.len());
+            for (frame, position) in write.frames.iter().zip(batch_positions(write)) {
+                let place = Place { position: place.position + position, ..place };
+                applied.frames.push(self.apply_frame(entry.id, write, frame, place)?);
+            }
+        }
+        self.applied = Some(entry.id);
+        Ok(Some(applied))
+    }
+
+    fn apply_frame(
+        &mut self,
+        id: LogId,
+        write: &Write,
+        frame: &Frame,
+        place: Place,
+    ) -> Result<AppliedFrame, StorageError> {
+        let contradicts = |reason: String| StorageError::Apply { index: id.index, reason };
+        let Some(partition) = self.partitions.get_mut(&frame.partition) else {
+            return Err(contradicts(format!("partition {} is not hosted", frame.partition)));
+        };
+        if partition.next_offset != frame.base_offset {
+            return Err(contradicts(format!(
+                "partition {} is at offset {}, the batch at {}",
+                frame.partition, partition.next_offset, frame.base_offset
+            )));
+        }
+        partition.next_offset += u64::from(frame.record_count);
+        partition.size_bytes += frame.batch.len() as u64;
+        let collection = partition.collection;
+        self.remember(id, write, frame);
+        let mut replaced = None;
+        if frame.partition == CONTROL_PARTITION {
+            self.apply_commands(frame).map_err(contradicts)?;
+        } else if let Some(index) = self.indexes.get_mut(&collection) {
+            let before = index.tree.bytes() as u64;
+            replaced = index.apply(frame, place).map_err(contradicts)?;
+            self.index_bytes = self.index_bytes + index.tree.bytes() as u64 - before;
+        }
+        Ok(AppliedFrame { partition: frame.partition, base_offset: frame.base_offset, replaced })
+    }
+
+    fn remember(&mut self, id: LogId, write: &Write, frame: &Frame) {
+        let header = frame.batch.header();
+        if !header.has_producer() {
+            return;
+        }
+        let key = ProducerKey { partition: frame.partition, producer: header.producer_id };
+        let remembered = Remembered {
+            sequence: header.base_sequence,
+            count: header.record_count(),
+            crc: header.crc,
+            base_offset: frame.base_offset,
+            entry: id.index,
+            append_time_ms: write.append_time_ms,
+        };
+        self.windows.push(key, header.producer_epoch, remembered);
+    }
+
+    fn apply_commands(&mut self, frame: &Frame) -> Result<(), String> {
+        let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
+        let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
+        for record in records.iter() {
+            let record = record.map_err(|error| error.to_string())?;
+            let command = ShardCommand::parse_record(record.value.unwrap_or_default())
+                .map_err(|error| error.to_string())?;
+            self.catalog_is_changed = true;
+            match self.catalog.apply(&command).map_err(|error| error.to_string())? {
+                Hosting::Unchanged => {}
+                Hosting::Added(put) => {
+                    let collection = put.collection;
+                    let empty = PartitionStats { collection, ..PartitionStats::default() };
+                    self.partitions.entry(put.partition).or_insert(empty);
+                    if put.key_index && !self.indexes.contains_key(&collection) {
+                        let index = Index::default();
+                        self.index_bytes += index.tree.bytes() as u64;
+                        self.indexes.insert(collection, index);
+                    }
+                }
+                Hosting::Removed(partition) => self.remove_partition(partition),
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_partition(&mut self, partition: u32) {
+        let Some(gone) = self.partitions.remove(&partition) else { return };
+        let is_used = self.partitions.values().any(|other| other.collection == gone.collection);
+        if !is_used && let Some(index) = self.indexes.remove(&gone.collection) {
+            self.index_bytes -= index.tree.bytes() as u64;
+        }
+    }
+
+    /// Publishes what was applied since the last call: the roots that changed, and, if the set of
+    /// collections did, the map of them and the catalogue.
+    pub fn publish(&mut self, roots: &ArcSwap<Roots>, catalog: &ArcSwap<Catalog>) {
+        for index in self.indexes.values_mut().filter(|index| index.is_changed) {
+            index.published.store(Arc::new(index.tree.root()));
+            index.is_changed = false;
+        }
+        if self.catalog_is_changed {
+            self.catalog_is_changed = false;
+            let published =
+                self.indexes.iter().map(|(id, index)| (*id, Arc::clone(&index.published)));
+            roots.store(Arc::new(published.collect()));
+            catalog.store(Arc::new(self.catalog.clone()));
+        }
+    }
+}
+
+impl Index {
+    fn apply(&mut self, frame: &Frame, place: Place) -> Result<Option<Leaf>, String> {
+        let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
+        let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
+        self.is_changed = true;
+        let mut replaced = None;
+        for (ordinal, record) in records.iter().enumerate() {
+            let record = record.map_err(|error| error.to_string())?;
+            let key = record.key.ok_or_else(|| format!("record {ordinal} has no key"))?;
+            replaced = match record.value {
+                None => self.tree.remove(key),
+                Some(_) => {
+                    let leaf = Leaf {
+                        segment: place.segment,
+                        position: place.position,
+                        ordinal: u16::try_from(ordinal).map_err(|_| "too many records")?,
+                        flags: 0,
+                        partition: frame.partition,
+                        version: frame.base_offset + ordinal as u64,
+                    };
+                    self.tree.insert(key, leaf)
+                }
+            };
+        }
+        Ok(replaced.filter(|_| frame.record_count == 1))
+    }
+}

@@ -1,0 +1,470 @@
+//! One shard on one replica: its log, what that adds up to, and what readers see of it.
+//!
+//! The log has one lock, the applied state another; neither is held across a call to the disk but in
+//! the rare case of a truncation. Readers of keys take none: they follow a published root to a place
+//! in a segment.
+//!
+//! Owns the order of the two locks (log before state). Does not know who drives it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    ops::{Bound, Range},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use prkdb_types::DecompressLimit;
+
+use super::{
+    StorageError,
+    clock::Rng,
+    disk::Disk,
+    kv::{
+        catalog::Catalog,
+        state::{Applied, DECOMPRESSED_BYTES_MAX, PartitionStats, Roots, State},
+        tree::{Iter, Leaf, Root},
+    },
+    log::{
+        FlushJob, Log, LogState, Place, PrepareJob, Prepared, Recovery, Segments,
+        entry::{Entry, LogId, Vote},
+        header::Lsn,
+        options::{GROUP_BYTES_MAX, LogOptions},
+        read_placed,
+    },
+    sequencer::{Sequencer, Verdict, WriteRequest},
+};
+
+/// What a shard is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// The shard.
+    pub shard: u32,
+    /// The cluster.
+    pub cluster_id: [u8; 16],
+    /// Size of the log's first segment.
+    pub segment_bytes_first: u64,
+    /// Size of its largest segment.
+    pub segment_bytes_max: u64,
+    /// Bytes of the newest entries that stay in memory.
+    pub tail_cache_bytes: u64,
+    /// Bytes for the windows of producers.
+    pub producer_bytes_max: u64,
+}
+
+/// A shard.
+#[derive(Debug)]
+pub struct Shard {
+    log: Mutex<Log>,
+    state: Mutex<State>,
+    segments: Arc<Segments>,
+    roots: ArcSwap<Roots>,
+    catalog: ArcSwap<Catalog>,
+}
+
+/// A key's latest record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its value.
+    pub value: Bytes,
+    /// Its offset.
+    pub version: u64,
+    /// Its partition, as in frames.
+    pub partition: u32,
+    /// The producer's time.
+    pub timestamp_ms: i64,
+}
+
+/// The keys of a collection at one revision.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The keys.
+    pub root: Root,
+    /// The revision: nothing that was applied up to it is missing.
+    pub revision: u64,
+}
+
+impl Snapshot {
+    /// Returns the keys between two bounds.
+    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
+        self.root.range(from, to)
+    }
+}
+
+/// Figures of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Segments of its log.
+    pub segment_count: usize,
+    /// Bytes ready to be written to.
+    pub prepared_bytes: u64,
+    /// Bytes of entries in memory.
+    pub tail_cache_bytes: u64,
+    /// Bytes of its key indexes.
+    pub index_bytes: u64,
+    /// Keys with a value.
+    pub keys: u64,
+    /// Producers remembered.
+    pub producers: usize,
+    /// Bytes of its segments.
+    pub log_bytes: u64,
+}
+
+/// Entries are read back in pieces of this size.
+const FOLD_BYTES: u64 = 4 << 20;
+
+impl Shard {
+    /// Opens the shard in `dir`: recovers its log and applies it up to the committed index it saved.
+    ///
+    /// # Errors
+    /// Those of [`Log::open`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: &ShardOptions,
+        rng: &mut dyn Rng,
+        now_ms: i64,
+    ) -> Result<(Self, Recovery), StorageError> {
+        let log_options = LogOptions {
+            shard: options.shard,
+            cluster_id: options.cluster_id,
+            segment_bytes_first: options.segment_bytes_first,
+            segment_bytes_max: options.segment_bytes_max,
+            tail_cache_bytes: options.tail_cache_bytes,
+            group_bytes_max: GROUP_BYTES_MAX,
+        };
+        let (log, recovery) = Log::open(disk, dir, log_options, rng, now_ms)?;
+        let segments = log.segments();
+        let shard = Self {
+            log: Mutex::new(log),
+            state: Mutex::new(State::new(options.producer_bytes_max)),
+            segments,
+            roots: ArcSwap::default(),
+            catalog: ArcSwap::default(),
+        };
+        shard.fold_committed()?;
+        Ok((shard, recovery))
+    }
+
+    fn fold_committed(&self) -> Result<(), StorageError> {
+        let log = self.log();
+        let (first, committed) = (log.first_index(), log.committed().map(|id| id.index));
+        drop(log);
+        let (Some(first), Some(committed)) = (first, committed) else { return Ok(()) };
+        let mut next = first;
+        while next <= committed {
+            let plan = self.log().plan_fold(next..committed + 1, FOLD_BYTES);
+            let entries = plan.run()?;
+            let ids: Vec<LogId> = entries.iter().map(|entry| entry.id).collect();
+            let Some(last) = ids.last() else { break };
+            next = last.index + 1;
+            let places: Vec<Place> = {
+                let log = self.log();
+                ids.iter().filter_map(|id| log.locate(id.index)).map(|(_, place)| place).collect()
+            };
+            let mut state = self.state();
+            for (entry, place) in entries.iter().zip(places) {
+                state.apply(entry, place)?;
+            }
+        }
+        self.state().publish(&self.roots, &self.catalog);
+        Ok(())
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // A panic ends the process; until it has, what the lock guards is whole.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Log::append`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(&self, entries: Vec<Entry>) -> Result<Lsn, StorageError> {
+        self.log().append(entries)
+    }
+
+    /// As [`Log::save_vote`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save_vote(&self, vote: Vote) -> Result<Lsn, StorageError> {
+        self.log().save_vote(vote)
+    }
+
+    /// As [`Log::truncate_after`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn truncate_after(&self, kept: Option<LogId>) -> Result<Lsn, StorageError> {
+        self.log().truncate_after(kept)
+    }
+
+    /// As [`Log::purge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn purge(&self, up_to: LogId) -> Result<Lsn, StorageError> {
+        self.log().purge(up_to)
+    }
+
+    /// As [`Log::set_committed`].
+    pub fn set_committed(&self, committed: Option<LogId>) {
+        self.log().set_committed(committed);
+    }
+
+    /// As [`Log::committed`].
+    pub fn committed(&self) -> Option<LogId> {
+        self.log().committed()
+    }
+
+    /// As [`Log::vote`].
+    pub fn vote(&self) -> Option<Vote> {
+        self.log().vote()
+    }
+
+    /// As [`Log::state`].
+    pub fn log_state(&self) -> LogState {
+        self.log().state()
+    }
+
+    /// As [`Log::log_id_at`].
+    pub fn log_id_at(&self, index: u64) -> Option<LogId> {
+        self.log().log_id_at(index)
+    }
+
+    /// Reads entries of a range, from its start up to about `bytes_max` bytes, but at least one if
+    /// there is one. Nothing at or below the purge mark.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn read(&self, range: Range<u64>, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
+        let plan = self.log().plan_read(range, bytes_max);
+        plan.run()
+    }
+
+    /// As [`Log::next_flush`].
+    pub fn next_flush(&self) -> Option<FlushJob> {
+        self.log().next_flush()
+    }
+
+    /// As [`Log::flushed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flushed(&self, job: FlushJob, result: io::Result<()>) -> Result<Lsn, StorageError> {
+        self.log().flushed(job, result)
+    }
+
+    /// As [`Log::next_prepare`].
+    pub fn next_prepare(&self) -> Option<PrepareJob> {
+        self.log().next_prepare()
+    }
+
+    /// As [`Log::prepared`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepared(
+        &self,
+        job: PrepareJob,
+        result: io::Result<()>,
+    ) -> Result<Prepared, StorageError> {
+        self.log().prepared(job, result)
+    }
+
+    /// As [`Log::mark_synced`].
+    pub fn mark_synced(&self) -> Option<Lsn> {
+        self.log().mark_synced()
+    }
+
+    /// As [`Log::synced_lsn`].
+    pub fn synced_lsn(&self) -> Lsn {
+        self.log().synced_lsn()
+    }
+
+    /// As [`Log::has_unflushed`].
+    pub fn has_unflushed(&self) -> bool {
+        self.log().has_unflushed()
+    }
+
+    /// As [`Log::disk_is_full`].
+    pub fn disk_is_full(&self) -> bool {
+        self.log().disk_is_full()
+    }
+
+    /// As [`Log::set_now`].
+    pub fn set_now(&self, now_ms: i64) {
+        self.log().set_now(now_ms);
+    }
+
+    /// Returns the last entry applied, and the last membership with the entry that set it.
+    pub fn applied(&self) -> (Option<LogId>, Option<(LogId, Bytes)>) {
+        let state = self.state();
+        (state.applied(), state.membership().cloned())
+    }
+
+    /// Applies an entry without frames.
+    pub fn apply_blank(&self, id: LogId) {
+        self.state().apply_blank(id);
+    }
+
+    /// Applies a membership.
+    pub fn apply_membership(&self, id: LogId, membership: Bytes) {
+        self.state().apply_membership(id, membership);
+    }
+
+    /// Applies one normal entry that stands in the log.
+    ///
+    /// # Errors
+    /// As [`Shard::apply_all`].
+    pub fn apply(&self, id: LogId) -> Result<Applied, StorageError> {
+        let mut applied = self.apply_all(&[id])?;
+        applied.pop_front().ok_or_else(|| StorageError::Apply {
+            index: id.index,
+            reason: "it has no frames".to_owned(),
+        })
+    }
+
+    /// Applies entries that stand in the log, in order, and publishes once what readers see. Returns
+    /// one answer for each entry with frames.
+    ///
+    /// # Errors
+    /// [`StorageError::Apply`] if an entry contradicts the state: a defect, after which the shard
+    /// must not go on.
+    pub fn apply_all(&self, ids: &[LogId]) -> Result<VecDeque<Applied>, StorageError> {
+        let mut located = Vec::with_capacity(ids.len());
+        {
+            let log = self.log();
+            for id in ids {
+                located.push((*id, log.locate(id.index)));
+            }
+        }
+        let mut answers = VecDeque::with_capacity(ids.len());
+        let mut state = self.state();
+        for (id, found) in located {
+            let (cached, place) = found.ok_or_else(|| StorageError::Apply {
+                index: id.index,
+                reason: "it is not in the log".to_owned(),
+            })?;
+            let entry = match cached {
+                Some(entry) => entry,
+                None => read_placed(Some(place), &self.segments, id.index)?,
+            };
+            answers.extend(state.apply(&entry, place)?);
+        }
+        state.publish(&self.roots, &self.catalog);
+        drop(state);
+        if let Some(last) = ids.last() {
+            self.log().applied(last.index);
+        }
+        Ok(answers)
+    }
+
+    /// Decides a write on the applied state.
+    pub fn decide(
+        &self,
+        sequencer: &mut Sequencer,
+        request: &WriteRequest,
+        now_ms: i64,
+    ) -> Verdict {
+        sequencer.decide(&self.state(), request, now_ms)
+    }
+
+    /// Reads the latest record of a key.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn get(&self, collection: u32, key: &[u8]) -> Result<Option<Found>, StorageError> {
+        let Some(leaf) = self.leaf(collection, key) else { return Ok(None) };
+        self.leaf_value(leaf).map(Some)
+    }
+
+    /// Returns where the latest record of a key stands.
+    pub fn leaf(&self, collection: u32, key: &[u8]) -> Option<Leaf> {
+        self.roots.load().get(&collection)?.load().get(key)
+    }
+
+    /// Reads the record at a leaf. It stays readable: nothing written is overwritten.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn leaf_value(&self, leaf: Leaf) -> Result<Found, StorageError> {
+        let number = u64::from(leaf.segment);
+        let segment = self.segments.get(number).ok_or_else(|| StorageError::Discontinuous {
+            index: leaf.version,
+            reason: format!("segment {number} is not part of the log"),
+        })?;
+        let position = u64::from(leaf.position);
+        let batch = segment.read_batch(position)?;
+        let corrupt = |found: &str| segment.corrupt(position, "a batch with the record", found);
+        let records = batch
+            .records(DecompressLimit::new(DECOMPRESSED_BYTES_MAX))
+            .map_err(|error| corrupt(&error.to_string()))?;
+        let record = records
+            .get(u32::from(leaf.ordinal))
+            .map_err(|error| corrupt(&error.to_string()))?
+            .ok_or_else(|| corrupt("fewer records"))?;
+        let value = record.value_bytes().ok_or_else(|| corrupt("a tombstone"))?;
+        // A small value must not pin a large buffer.
+        let is_small = value.len() * 2 < batch.len();
+        Ok(Found {
+            value: if is_small { Bytes::copy_from_slice(&value) } else { value },
+            version: leaf.version,
+            partition: leaf.partition,
+            timestamp_ms: record.timestamp_ms,
+        })
+    }
+
+    /// Returns the index of the last entry applied; 0 if there is none.
+    pub fn revision(&self) -> u64 {
+        self.state().applied().map_or(0, |id| id.index)
+    }
+
+    /// Returns the keys of a collection as they are now; `None` if it has no key index here.
+    pub fn scan(&self, collection: u32) -> Option<Snapshot> {
+        // The revision first: the root is then at least as new.
+        let revision = self.revision();
+        let root = self.roots.load().get(&collection)?.load();
+        Some(Snapshot { root: Root::clone(&root), revision })
+    }
+
+    /// Returns the catalogue as applied.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Returns a partition that the shard hosts.
+    pub fn partition_state(&self, partition: u32) -> Option<PartitionStats> {
+        self.state().partition(partition).copied()
+    }
+
+    /// Returns how many keys a collection has here.
+    pub fn keys(&self, collection: u32) -> u64 {
+        self.state().keys(collection)
+    }
+
+    /// Returns the shard's figures.
+    pub fn stats(&self) -> ShardStats {
+        let (prepared_bytes, tail_cache_bytes, log_bytes) = {
+            let log = self.log();
+            (log.prepared_bytes(), log.tail_cache_bytes(), log.log_bytes())
+        };
+        let state = self.state();
+        ShardStats {
+            segment_count: self.segments.count(),
+            prepared_bytes,
+            tail_cache_bytes,
+            index_bytes: state.index_bytes(),
+            keys: state.keys_total(),
+            producers: state.windows().count(),
+            log_bytes,
+        }
+    }
+}
