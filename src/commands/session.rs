@@ -145,7 +145,14 @@ pub fn failure(error: &ClientError) -> Failure {
     if let ClientError::Address { .. } = error {
         return Failure::usage(error.to_string());
     }
-    let mut failure = Failure::of(error.code(), error.to_string()).retryable(error.is_retryable());
+    let code = match error {
+        // The server gave the call up; the connection is whole.
+        ClientError::Broken { source, .. } if source.code() == tonic::Code::Cancelled => {
+            ErrorCode::Deadline
+        }
+        _ => error.code(),
+    };
+    let mut failure = Failure::of(code, error.to_string()).retryable(error.is_retryable());
     if let Some(hint) = hint(error) {
         failure = failure.hint(hint);
     }
