@@ -3,7 +3,9 @@
 //! Turns global options, environment and configuration files into settings, opens the client when a
 //! command needs it, and turns the client's errors into ours.
 
-use std::{cell::Cell, io::IsTerminal as _, rc::Rc, str::FromStr as _, time::Duration};
+use std::{
+    cell::Cell, error::Error as _, io::IsTerminal as _, rc::Rc, str::FromStr as _, time::Duration,
+};
 
 use clap::ValueEnum as _;
 use prkdb_client::{Client, ClientError, ClientOptions, Endpoint};
@@ -145,14 +147,14 @@ pub fn failure(error: &ClientError) -> Failure {
     if let ClientError::Address { .. } = error {
         return Failure::usage(error.to_string());
     }
-    let code = match error {
-        // The server gave the call up; the connection is whole.
-        ClientError::Broken { source, .. } if source.code() == tonic::Code::Cancelled => {
-            ErrorCode::Deadline
+    let (code, message) = match error {
+        // A status without a cause was sent by a server, not made by the transport.
+        ClientError::Broken { source, operation, .. } if source.source().is_none() => {
+            (code_of(source.code()), format!("{operation}: {}", source.message()))
         }
-        _ => error.code(),
+        _ => (error.code(), error.to_string()),
     };
-    let mut failure = Failure::of(code, error.to_string()).retryable(error.is_retryable());
+    let mut failure = Failure::of(code, message).retryable(error.is_retryable());
     if let Some(hint) = hint(error) {
         failure = failure.hint(hint);
     }
@@ -171,6 +173,15 @@ pub fn failure(error: &ClientError) -> Failure {
             failure.node(refusal.leader_address.clone())
         }
         _ => failure,
+    }
+}
+
+/// The codes that a break of the connection may have, where a server sent them without a detail.
+fn code_of(code: tonic::Code) -> ErrorCode {
+    match code {
+        tonic::Code::Cancelled => ErrorCode::Deadline,
+        tonic::Code::Unavailable => ErrorCode::Unreachable,
+        _ => ErrorCode::Internal,
     }
 }
 
