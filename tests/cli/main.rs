@@ -1,1 +1,10 @@
-//! cli
+//! The contract of the command line: what scripts may rely on.
+#![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+
+mod cases;
+mod codes;
+mod generated;
+mod help;
+mod input;
+mod output;
+mod support;

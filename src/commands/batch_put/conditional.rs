@@ -1,0 +1,78 @@
+//! Records under a condition: each is a request of its own, many at a time, in order per key.
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use prkdb_client::{Acked, BatchAnswer, BatchFailed, Client, Put};
+use prkdb_types::murmur2;
+
+use super::lane::Batch;
+
+/// Lanes for each unit of `--concurrency`: keys of one lane go one after the other.
+const LANES: u32 = 16;
+
+/// Puts under way.
+pub struct Puts {
+    client: Client,
+    collection: String,
+    timestamp_ms: i64,
+    lanes: u32,
+    running: FuturesUnordered<BoxFuture<'static, BatchAnswer>>,
+}
+
+impl Puts {
+    /// Prepares puts into a collection.
+    pub fn new(client: Client, collection: String, timestamp_ms: i64, concurrency: u16) -> Self {
+        let lanes = u32::from(concurrency) * LANES;
+        Self { client, collection, timestamp_ms, lanes, running: FuturesUnordered::new() }
+    }
+
+    /// Returns how many lanes there are.
+    pub fn lanes(&self) -> u32 {
+        self.lanes
+    }
+
+    /// Returns the lane of a key.
+    pub fn lane(&self, key: &[u8]) -> u32 {
+        murmur2(key) % self.lanes
+    }
+
+    /// Sends a batch of one.
+    pub fn start(&mut self, lane: u32, batch: &Batch) {
+        let Some(entry) = batch.entries.first() else { return };
+        let value = entry.record.value.clone().unwrap_or_default();
+        let put = Put::new(self.collection.clone(), entry.record.key.clone(), value)
+            .timestamp_ms(self.timestamp_ms)
+            .if_absent();
+        let client = self.client.clone();
+        self.running.push(Box::pin(async move {
+            match client.put(put).await {
+                Ok(written) => BatchAnswer::Acked(Acked {
+                    token: 0,
+                    partition: lane,
+                    base_sequence: 0,
+                    records: 1,
+                    base_offset: written.offset,
+                    revision: written.revision,
+                    append_time_ms: written.append_time_ms,
+                    duplicate: written.duplicate,
+                }),
+                Err(error) => BatchAnswer::Failed(BatchFailed {
+                    token: 0,
+                    partition: lane,
+                    base_sequence: 0,
+                    records: 1,
+                    error,
+                }),
+            }
+        }));
+    }
+
+    /// Waits for one of the puts under way; for ever where there is none.
+    ///
+    /// Cancel safety: dropping the future loses no answer.
+    pub async fn next(&mut self) -> BatchAnswer {
+        match self.running.next().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Rejected records as they stood, and the reasons beside them.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::{checkpoint::Rejected, read::Place};
+use crate::commands::{
+    failure::{Failure, Result},
+    output::one_line,
+};
+
+/// The two files.
+pub struct Rejects {
+    records: Out,
+    reasons: Out,
+    terminator: Option<u8>,
+}
+
+struct Out {
+    path: PathBuf,
+    writer: BufWriter<File>,
+    length: u64,
+}
+
+impl Rejects {
+    /// Opens the files, empty or cut to what a checkpoint knows of them. `terminator` ends a record
+    /// that has no end of its own.
+    ///
+    /// # Errors
+    /// 13.
+    pub fn open(path: &Path, known: Rejected, terminator: Option<u8>) -> Result<Self> {
+        let mut reasons = path.as_os_str().to_owned();
+        reasons.push(".reasons");
+        Ok(Self {
+            records: Out::open(path.to_path_buf(), known.bytes)?,
+            reasons: Out::open(PathBuf::from(reasons), known.reasons_bytes)?,
+            terminator,
+        })
+    }
+
+    /// Writes the first row, so that the file can be read as the input was.
+    ///
+    /// # Errors
+    /// 13.
+    pub fn header_row(&mut self, row: &[u8]) -> Result {
+        if self.records.length == 0 { self.records.write(row) } else { Ok(()) }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// 13.
+    pub fn add(&mut self, place: Place, raw: &[u8], reason: &str) -> Result {
+        self.records.write(raw)?;
+        if let Some(terminator) =
+            self.terminator.filter(|end| !raw.is_empty() && raw.last() != Some(end))
+        {
+            self.records.write(&[terminator])?;
+        }
+        self.reasons.write(format!("{}\t{}\n", place.line + 1, one_line(reason)).as_bytes())
+    }
+
+    /// Writes everything to the files and returns their lengths.
+    ///
+    /// # Errors
+    /// 13.
+    pub fn sync(&mut self) -> Result<(u64, u64)> {
+        Ok((self.records.sync()?, self.reasons.sync()?))
+    }
+}
+
+impl Out {
+    fn open(path: PathBuf, length: u64) -> Result<Self> {
+        let open = || -> io::Result<File> {
+            let mut file =
+                OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            file.set_len(length)?;
+            io::Seek::seek(&mut file, io::SeekFrom::Start(length))?;
+            Ok(file)
+        };
+        let file =
+            open().map_err(|error| Failure::io(format_args!("open {}", path.display()), &error))?;
+        Ok(Self { path, writer: BufWriter::new(file), length })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result {
+        let written = self.writer.write_all(bytes);
+        written.map_err(|error| self.failed(&error))?;
+        self.length += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<u64> {
+        let synced = self.writer.flush().and_then(|()| self.writer.get_ref().sync_data());
+        synced.map_err(|error| self.failed(&error))?;
+        Ok(self.length)
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        Failure::io(format_args!("write {}", self.path.display()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_stay_as_they_were_and_can_be_cut_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r");
+        let place = |line| Place { line, ..Place::default() };
+        let mut rejects = Rejects::open(&path, Rejected::default(), Some(b'\n')).unwrap();
+        rejects.add(place(1), b"bad\r\n", "no separator").unwrap();
+        let (bytes, reasons_bytes) = rejects.sync().unwrap();
+        rejects.add(place(8), b"worse", "a\tb").unwrap();
+        rejects.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"bad\r\nworse\n");
+        let reasons = std::fs::read_to_string(dir.path().join("r.reasons")).unwrap();
+        assert_eq!(reasons, "2\tno separator\n9\ta\\tb\n");
+        let known = Rejected { byte_offset: 0, bytes, reasons_bytes };
+        Rejects::open(&path, known, Some(b'\n')).unwrap().sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"bad\r\n");
+    }
+}

@@ -1,0 +1,163 @@
+//! A closed or open loop of operations, and what they took.
+
+use std::{cell::Cell, future::Future, num::NonZeroU64, rc::Rc, time::Duration};
+
+use futures_util::future::join_all;
+use hdrhistogram::Histogram;
+use prkdb_types::ErrorCode;
+use tokio::time::Instant;
+
+use crate::commands::failure::{Failure, Result};
+
+/// The longest latency that is told apart, in nanoseconds.
+const LONGEST_NS: u64 = 600_000_000_000;
+
+/// How much, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Operations under way at a time.
+    pub clients: u32,
+    /// Before anything counts.
+    pub warmup: Duration,
+    /// How long it counts.
+    pub duration: Duration,
+    /// So many operations instead.
+    pub count: Option<NonZeroU64>,
+    /// Operations begun in a second; `None` = each client begins when its last has ended.
+    pub rate: Option<NonZeroU64>,
+}
+
+/// What was seen.
+pub(super) struct Seen {
+    /// Latencies in nanoseconds, without errors.
+    pub latencies: Histogram<u64>,
+    /// Operations that failed.
+    pub errors: u64,
+    /// The first error.
+    pub first_error: Option<Failure>,
+    /// How long it was counted.
+    pub elapsed: Duration,
+}
+
+impl Seen {
+    /// Returns operations in a second.
+    pub(super) fn rate(&self) -> f64 {
+        let count = f64::from(u32::try_from(self.latencies.len()).unwrap_or(u32::MAX));
+        count / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Returns a percentile.
+    pub(super) fn percentile(&self, percent: f64) -> Duration {
+        Duration::from_nanos(self.latencies.value_at_percentile(percent))
+    }
+}
+
+struct Counted {
+    latencies: Histogram<u64>,
+    errors: u64,
+    first_error: Option<Failure>,
+}
+
+/// Runs operations: `operation(n)` is the `n`-th one.
+///
+/// # Errors
+/// Exit 1 where latencies cannot be counted.
+pub(super) async fn run<F>(plan: Plan, operation: impl Fn(u64) -> F) -> Result<Seen>
+where
+    F: Future<Output = std::result::Result<(), Failure>>,
+{
+    let started = Instant::now();
+    let counts_from = started + plan.warmup;
+    let ends = counts_from + plan.duration;
+    let next = Rc::new(Cell::new(0_u64));
+    let counted = Rc::new(Cell::new(0_u64));
+    let client = || async {
+        let mut seen = Counted { latencies: histogram()?, errors: 0, first_error: None };
+        loop {
+            let number = next.get();
+            next.set(number + 1);
+            let due = plan.rate.map(|rate| started + offset(number, rate));
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+            }
+            // Latency counts from the time meant: a late start is part of it.
+            let begun = due.unwrap_or_else(Instant::now);
+            let is_done = match plan.count {
+                Some(count) => counted.get() >= count.get(),
+                None => begun >= ends,
+            };
+            if is_done {
+                return Ok(seen);
+            }
+            let ended = operation(number).await;
+            if begun < counts_from {
+                continue;
+            }
+            counted.set(counted.get() + 1);
+            match ended {
+                Ok(()) => {
+                    let taken = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(LONGEST_NS);
+                    seen.latencies.saturating_record(taken);
+                }
+                Err(failure) => {
+                    seen.errors += 1;
+                    seen.first_error.get_or_insert(failure);
+                }
+            }
+        }
+    };
+    let clients = (0..plan.clients).map(|_| client());
+    let all: Vec<Result<Counted>> = join_all(clients).await;
+    let elapsed = Instant::now().saturating_duration_since(counts_from);
+    let mut seen = Seen { latencies: histogram()?, errors: 0, first_error: None, elapsed };
+    for one in all {
+        let one = one?;
+        seen.latencies
+            .add(one.latencies)
+            .map_err(|error| Failure::of(ErrorCode::Internal, format!("add latencies: {error}")))?;
+        seen.errors += one.errors;
+        seen.first_error = seen.first_error.or(one.first_error);
+    }
+    Ok(seen)
+}
+
+fn offset(number: u64, rate: NonZeroU64) -> Duration {
+    let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.get());
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// Three digits are exact.
+pub(super) fn histogram() -> Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).map_err(|error| {
+        Failure::of(ErrorCode::Internal, format!("count latencies: {error}")).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_closed_loop_counts_operations_and_errors() {
+        let plan = Plan {
+            clients: 2,
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            count: NonZeroU64::new(10),
+            rate: None,
+        };
+        let seen = run(plan, |number| async move {
+            if number == 3 { Err(Failure::measurement("no")) } else { Ok(()) }
+        });
+        let seen = seen.await.unwrap();
+        assert_eq!((seen.errors, seen.latencies.len()), (1, 9));
+        assert_eq!(seen.first_error.unwrap().message(), "no");
+    }
+
+    #[test]
+    fn an_open_loop_begins_at_fixed_times() {
+        let rate = NonZeroU64::new(200).unwrap();
+        assert_eq!(offset(0, rate), Duration::ZERO);
+        assert_eq!(offset(3, rate), Duration::from_millis(15));
+    }
+}

@@ -1,0 +1,147 @@
+//! `bench` from its arguments to its result.
+
+use super::{
+    args::{Args, Command, LimitsArgs, LoadArgs},
+    echo::{self, Echo},
+    limits,
+    load::Seen,
+    machine,
+    node::{Bench, Operation},
+    report::{Figure, Report},
+};
+use crate::commands::{failure::Result, output::Object, run::block_on, session::Session};
+
+/// Runs `bench`.
+///
+/// # Errors
+/// 1 where the machine is busy or an expectation is missed; else as the table of exit codes says.
+pub fn run(session: &mut Session, args: Args) -> Result {
+    session.output.refuse_special_formats()?;
+    match args.command {
+        Command::Limits(args) => block_on(session, async |session| limits(session, &args).await),
+        Command::Put(args) => {
+            block_on(session, async |session| load(session, Operation::Put, &args).await)
+        }
+        Command::Get(args) => {
+            block_on(session, async |session| load(session, Operation::Get, &args).await)
+        }
+        Command::Echo(_) => block_on(session, async |session| echo::serve(session).await),
+    }
+}
+
+async fn limits(session: &mut Session, args: &LimitsArgs) -> Result {
+    machine::check_quiet().await?;
+    let figures = limits::all(&args.data_dir, args.duration).await?;
+    machine::check_quiet().await?;
+    let report = Report {
+        bench: "limits",
+        settings: Object::default(),
+        figures,
+        errors: 0,
+        expectations: Vec::new(),
+    };
+    report.finish(session, args.result.as_deref())
+}
+
+async fn load(session: &mut Session, operation: Operation, args: &LoadArgs) -> Result {
+    machine::check_quiet().await?;
+    let bench = Bench::new(session, args).await?;
+    let measured = measure(&bench, operation, args).await;
+    let dropped = bench.drop_collection().await;
+    let (seen, limit) = measured?;
+    dropped?;
+    machine::check_quiet().await?;
+    if let Some(failure) = seen.first_error.clone().filter(|_| seen.latencies.is_empty()) {
+        return Err(failure.into());
+    }
+    let name = match operation {
+        Operation::Put => format!("put, sync, {} under way", args.clients),
+        Operation::Get => format!("get, linearizable, {} under way", args.clients),
+    };
+    let mut figure = Figure::rate(&name, seen.rate()).with_latencies(&seen);
+    let mut figures = Vec::new();
+    if let Some(limit) = limit {
+        figure = figure.against(&limit);
+        figures.push(limit);
+    }
+    figures.insert(0, figure);
+    let report = Report {
+        bench: if operation == Operation::Put { "put" } else { "get" },
+        settings: settings(args),
+        figures,
+        errors: seen.errors,
+        expectations: expectations(args, &seen),
+    };
+    report.finish(session, args.result.as_deref())
+}
+
+async fn measure(
+    bench: &Bench,
+    operation: Operation,
+    args: &LoadArgs,
+) -> Result<(Seen, Option<Figure>)> {
+    let seen = bench.measure(operation, args).await?;
+    if !args.with_limits {
+        return Ok((seen, None));
+    }
+    Ok((seen, Some(limit(operation, args).await?)))
+}
+
+/// The limit of the machine for what was measured.
+///
+/// A get: an empty call with as many under way. A put by one client: an empty call and a sync of the
+/// same bytes, one after the other. Several: the smaller of empty calls with as many under way and a
+/// sync for each group of as many records.
+async fn limit(operation: Operation, args: &LoadArgs) -> Result<Figure> {
+    let duration = args.duration.min(std::time::Duration::from_secs(2));
+    let echo = Echo::start().await?;
+    let calls = limits::calls(&echo, args.clients, 0, duration).await?;
+    if operation == Operation::Get {
+        return Ok(calls);
+    }
+    let record = usize::try_from(args.key_size + args.value_size).unwrap_or(usize::MAX);
+    let group = usize::try_from(args.clients).unwrap_or(usize::MAX);
+    let syncs =
+        limits::syncs(&args.data_dir, record.saturating_mul(group).min(64 << 20), duration)?;
+    if args.clients == 1 {
+        let seconds = 1.0 / calls.value + 1.0 / syncs.value;
+        return Ok(Figure::rate("empty call + fdatasync of the same bytes", 1.0 / seconds));
+    }
+    let grouped = syncs.value * f64::from(args.clients);
+    if grouped < calls.value {
+        return Ok(Figure::rate("group commit of the same bytes", grouped));
+    }
+    Ok(calls)
+}
+
+fn settings(args: &LoadArgs) -> Object {
+    let mut settings = Object::default();
+    settings
+        .add("clients", args.clients)
+        .add("loop", if args.rate.is_some() { "open" } else { "closed" })
+        .add("transport", if args.unary { "unary" } else { "stream" })
+        .add("durability", "sync")
+        .add("key_bytes", args.key_size)
+        .add("value_bytes", args.value_size)
+        .add("keyspace", args.keyspace.get())
+        .add("rate", args.rate.map(std::num::NonZeroU64::get));
+    settings
+}
+
+fn expectations(args: &LoadArgs, seen: &Seen) -> Vec<(String, bool)> {
+    let mut all = Vec::new();
+    if let Some(limit) = args.expect_p99 {
+        let p99 = seen.percentile(99.0);
+        let shown = humantime::format_duration(limit);
+        all.push((format!("p99 of at most {shown}, is {p99:?}"), p99 <= limit));
+    }
+    if let Some(rate) = args.expect_rate {
+        let is_met =
+            seen.rate() >= super::report::per_second(rate.get(), std::time::Duration::from_secs(1));
+        all.push((format!("at least {rate}/s, is {:.0}/s", seen.rate()), is_met));
+    }
+    if seen.errors > 0 {
+        all.push((format!("no errors, are {}", seen.errors), false));
+    }
+    all
+}
