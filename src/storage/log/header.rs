@@ -162,6 +162,13 @@ pub enum HeaderFault {
     Field,
 }
 
+impl HeaderFault {
+    /// Returns whether the bytes are whole as they were written, and not understood.
+    pub fn is_verified(self) -> bool {
+        matches!(self, Self::Format(_) | Self::Field)
+    }
+}
+
 fn u16_at(bytes: &[u8; ENTRY_HEADER_BYTES], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
 }
