@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, fmt, io::Write as _, sync::Arc, thread, time::Instant};
 
-use prkdb::storage::disk::{
-    Disk,
-    sim::{Image, Loss, SimDisk},
+use prkdb::storage::{
+    disk::{
+        Disk,
+        sim::{Image, Loss, SimDisk},
+    },
+    log::entry::{Entry, Payload},
 };
 
 use super::{
@@ -186,69 +189,55 @@ fn crash_again(
     Ok(())
 }
 
-/// Checks all boundaries of a load on two threads.
-fn check_on_two_threads(load: &Recorded, depth: Depth) -> Result<Tally, String> {
-    thread::scope(|scope| {
-        // Neighbouring boundaries share disks: each thread takes one half, so that few are seen twice.
-        let middle = load.images.len() / 2;
-        let halves = [0, middle].map(|from| {
-            let half = Recorded {
-                images: load.images[from..if from == 0 { middle } else { load.images.len() }]
-                    .to_vec(),
-                history: load.history.clone(),
-                ..*load
-            };
-            scope.spawn(move || check(&half, (0, 1), depth))
-        });
-        let mut sum = Tally::default();
-        for half in halves {
-            let tally = half.join().map_err(|_| "a check panicked".to_owned())??;
-            sum.crashes += tally.crashes;
-            sum.distinct += tally.distinct;
-            sum.second += tally.second;
-            sum.copied += tally.copied;
-            sum.cut += tally.cut;
-            sum.quarantined += tally.quarantined;
-        }
-        Ok(sum)
-    })
-}
-
 /// Says a figure where `cargo test -- --nocapture` shows it.
 pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
+}
+
+fn check_load(seed: u64) -> Result<Tally, String> {
+    let load = record(seed, 220, clear, Driver::Right);
+    let count = |is: fn(&Op) -> bool| load.history.ops().filter(|op| is(op)).count();
+    assert!(count(|op| matches!(op, Op::Entry(_))) >= 200);
+    assert!(load.segments >= 6, "{} segments", load.segments);
+    assert!(load.images.len() >= 400, "{} boundaries", load.images.len());
+    assert!(load.full_count > 0, "the disk was full once");
+    for is in [
+        |op: &Op| matches!(op, Op::Vote(_)),
+        |op: &Op| matches!(op, Op::Truncate(_)),
+        |op: &Op| matches!(op, Op::Purge(_)),
+        |op: &Op| matches!(op, Op::Sync),
+        |op: &Op| matches!(op, Op::Entry(entry) if entry.is_void),
+        |op: &Op| matches!(op, Op::Entry(entry) if entry.payload == Payload::Blank),
+        |op: &Op| matches!(op, Op::Entry(entry) if matches!(entry.payload, Payload::Membership(_))),
+        |op: &Op| matches!(op, Op::Entry(Entry { payload: Payload::Normal(write), .. }) if write.frames.len() > 1),
+    ] {
+        assert!(count(is) > 0, "load {seed} has every kind of entry");
+    }
+    let tally = check(&load, (0, 1), Depth { coins: 8, second_every: 40 })?;
+    say(&format!(
+        "load {seed}: {} operations, {} segments, {} boundaries: {tally}",
+        load.history.ops().count(),
+        load.segments,
+        load.images.len()
+    ));
+    Ok(tally)
 }
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the time a check takes is one of its figures")]
 fn acknowledged_is_within_recovered_is_within_attempted_after_any_power_cut() {
     let started = Instant::now();
-    let mut sum = Tally::default();
-    for seed in 1..=4 {
-        let load = record(seed, 220, clear, Driver::Right);
-        let kinds = |is: fn(&Op) -> bool| load.history.ops().filter(|op| is(op)).count();
-        assert!(load.segments >= 6, "{} segments", load.segments);
-        assert!(load.images.len() >= 400, "{} boundaries", load.images.len());
-        assert!(load.full_count > 0);
-        assert!(kinds(|op| matches!(op, Op::Truncate(_))) > 0);
-        assert!(kinds(|op| matches!(op, Op::Purge(_))) > 0);
-        assert!(kinds(|op| matches!(op, Op::Sync)) > 1);
-        let tally = check_on_two_threads(&load, Depth { coins: 8, second_every: 40 })
-            .unwrap_or_else(|error| panic!("{error}"));
-        say(&format!(
-            "load {seed}: {} operations, {} segments, {} boundaries: {tally}",
-            load.history.ops().count(),
-            load.segments,
-            load.images.len()
-        ));
-        sum.distinct += tally.distinct;
-        sum.second += tally.second;
-    }
+    let tallies = thread::scope(|scope| {
+        let threads = [[1, 4], [2, 3]].map(|seeds| {
+            scope.spawn(move || seeds.map(check_load).into_iter().collect::<Result<Vec<_>, _>>())
+        });
+        threads.map(|thread| thread.join().unwrap().unwrap_or_else(|error| panic!("{error}")))
+    });
+    let sum = |figure: fn(&Tally) -> usize| tallies.iter().flatten().map(figure).sum::<usize>();
+    let (distinct, second) = (sum(|tally| tally.distinct), sum(|tally| tally.second));
     say(&format!(
-        "{} distinct disks and {} crashes inside recovery in {:.1} s",
-        sum.distinct,
-        sum.second,
+        "{distinct} distinct disks and {second} crashes inside recovery in {:.1} s",
         started.elapsed().as_secs_f64()
     ));
-    assert!(sum.distinct >= 20_000, "{} distinct disks", sum.distinct);
+    assert!(distinct >= 20_000, "{distinct} distinct disks");
 }

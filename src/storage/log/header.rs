@@ -23,6 +23,8 @@
 
 use prkdb_types::crc::Crc32c;
 
+use crate::storage::bug::bug;
+
 /// Size of the header.
 pub const ENTRY_HEADER_BYTES: usize = 72;
 /// Entries start at multiples of this.
@@ -227,7 +229,7 @@ impl EntryHeader {
         }
         let expected = u32_at(bytes, 68);
         let found = seed.checksum(&[&bytes[..68]]);
-        if expected != found {
+        if expected != found && !bug!(CrcNotChecked) {
             return Err(HeaderFault::Checksum { expected, found });
         }
         if bytes[4] != FORMAT {

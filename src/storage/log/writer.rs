@@ -28,7 +28,7 @@ use super::{
     segments::{Segment, Segments},
     tail::TailCache,
 };
-use crate::storage::{StorageError, disk::Disk};
+use crate::storage::{StorageError, bug::bug, disk::Disk};
 
 /// One replica's log of one shard.
 #[derive(Debug)]
@@ -376,7 +376,8 @@ impl Log {
         {
             let stamp = Stamp {
                 lsn: next.lsn,
-                synced_lsn: self.synced_lsn,
+                synced_lsn: (self.synced_lsn + u64::from(bug!(WatermarkOffByOne)))
+                    .min(next.lsn - 1),
                 committed: self.fold.hard_state.committed,
                 prev_crc: self.joint.prev_crc,
             };

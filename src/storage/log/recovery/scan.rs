@@ -13,6 +13,7 @@ use super::{
 };
 use crate::storage::{
     StorageError,
+    bug::bug,
     log::{
         entry::Item,
         fold::Fold,
@@ -120,8 +121,11 @@ pub(super) fn scan(survey: &Survey, chain: &[u64]) -> Result<Scanned, StorageErr
     }
     let broken = scan.read_chain(chain)?;
     scan.look_behind(chain, broken.as_ref())?;
-    if scan.watermark > scan.end.lsn {
+    if scan.watermark > scan.end.lsn && !bug!(CorruptionCut) {
         return Err(scan.lost(broken));
+    }
+    if bug!(CopyNotMade) {
+        scan.raise_watermark(scan.end.lsn);
     }
     scan.settle_up_to_watermark();
     Ok(scan.finish(chain))

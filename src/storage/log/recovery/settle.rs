@@ -13,6 +13,7 @@ use super::{
 };
 use crate::storage::{
     StorageError,
+    bug::bug,
     disk::is_disk_full,
     log::{
         entry::{Control, Item, Stamp},
@@ -83,6 +84,10 @@ impl Log {
         }
         // What is set aside may hold the only evidence of the watermark: the new page has it first.
         recovery.copied_entries = copies.len() as u64;
+        if bug!(SetAsideFirst) {
+            self.set_aside(survey, &aside, recovery)?;
+            return self.copy(&copies, found.settled_state);
+        }
         self.copy(&copies, found.settled_state)?;
         // The new page continues the watermark: whatever does not stand before it is out of the log.
         self.set_aside(survey, &aside, recovery)?;
@@ -176,15 +181,15 @@ impl Log {
     fn copy(&mut self, copies: &[Above], state: HardState) -> Result<(), StorageError> {
         let number = self.preparation.next_number;
         let path = segment_path(&self.dir, self.log_id, number);
-        let sync = Item::Control(Control::Sync);
-        let used: u64 =
-            copies.iter().map(|above| &above.item).chain([&sync]).map(Item::encoded_bytes).sum();
+        let used: u64 = copies.iter().map(|above| above.item.encoded_bytes()).sum();
         let header_bytes = SEGMENT_HEADER_BYTES as u64;
-        let capacity = (header_bytes + used).max(self.options.segment_bytes_first);
+        let sync_bytes = Item::Control(Control::Sync).encoded_bytes();
+        let capacity = (header_bytes + used + sync_bytes).max(self.options.segment_bytes_first);
         let file = self.disk.create(&path).map_err(StorageError::io("create segment", &path))?;
         file.allocate(0, capacity).map_err(StorageError::io("allocate segment", &path))?;
         let seed = Seed::new(self.log_id, number);
-        let mut position = header_bytes;
+        let segment = Arc::new(Segment::new(number, path, file, seed));
+        let mut active = Active { segment, position: header_bytes, capacity };
         let mut prev_crc = self.joint.prev_crc;
         for above in copies {
             let stamp = Stamp {
@@ -193,9 +198,8 @@ impl Log {
                 committed: above.header.committed,
                 prev_crc,
             };
-            let encoded = above.item.encode(stamp, &seed);
-            let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
-            file.write_at(position, &slices).map_err(StorageError::io("write segment", &path))?;
+            let position = active.position;
+            prev_crc = write(&mut active, &above.item, stamp)?;
             if let Item::Entry(entry) = &above.item {
                 let place = Place {
                     segment: u32::try_from(number).unwrap_or(u32::MAX),
@@ -203,40 +207,33 @@ impl Log {
                 };
                 self.fold.index.set_place(entry.id, place);
             }
-            prev_crc = encoded.header_crc;
-            position += encoded.len;
         }
-        file.sync_all().map_err(StorageError::io("sync segment", &path))?;
+        if bug!(PageFirst) {
+            self.synced_lsn = copies.last().map_or(self.synced_lsn, |last| last.header.lsn);
+        } else {
+            sync(&active.segment)?;
+        }
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
         let page = self.page_of_copy(number, copies, state);
-        file.write_at(0, &[IoSlice::new(page.encode().as_slice())])
-            .map_err(StorageError::io("write segment header", &path))?;
-        file.sync_data().map_err(StorageError::io("sync segment", &path))?;
+        active
+            .segment
+            .file
+            .write_at(0, &[IoSlice::new(page.encode().as_slice())])
+            .map_err(StorageError::io("write segment header", &active.segment.path))?;
+        sync(&active.segment)?;
         if let Some(last) = copies.last() {
             // Only now: a page that vouched for itself would be believed when it was read before it
             // was synced, and be gone after the next power cut.
-            self.synced_lsn = last.header.lsn;
-            let stamp = Stamp {
-                lsn: self.next_lsn,
-                synced_lsn: self.synced_lsn,
-                committed: self.fold.hard_state.committed,
-                prev_crc,
-            };
-            let encoded = sync.encode(stamp, &seed);
-            let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
-            file.write_at(position, &slices)
-                .and_then(|()| file.sync_data())
-                .map_err(StorageError::io("write segment", &path))?;
-            prev_crc = encoded.header_crc;
-            position += encoded.len;
-            self.synced_lsn = stamp.lsn;
-            self.marked_lsn = stamp.lsn;
-            self.next_lsn += 1;
+            let lsn = self.next_lsn;
+            let committed = self.fold.hard_state.committed;
+            let stamp = Stamp { lsn, synced_lsn: last.header.lsn, committed, prev_crc };
+            prev_crc = write(&mut active, &Item::Control(Control::Sync), stamp)?;
+            sync(&active.segment)?;
+            (self.synced_lsn, self.marked_lsn, self.next_lsn) = (lsn, lsn, lsn + 1);
         }
-        let segment = Arc::new(Segment::new(number, path, file, seed));
-        self.segments.insert(Arc::clone(&segment));
-        self.active = Some(Active { segment, position, capacity });
         self.joint.prev_crc = prev_crc;
+        self.segments.insert(Arc::clone(&active.segment));
+        self.active = Some(active);
         self.preparation.next_number = number + 1;
         self.preparation.log_bytes += capacity;
         Ok(())
@@ -302,6 +299,23 @@ impl Log {
         }
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))
     }
+}
+
+/// Writes an entry at the end of a segment and returns the CRC of its header.
+fn write(active: &mut Active, item: &Item, stamp: Stamp) -> Result<u32, StorageError> {
+    let encoded = item.encode(stamp, &active.segment.seed);
+    let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
+    active
+        .segment
+        .file
+        .write_at(active.position, &slices)
+        .map_err(StorageError::io("write segment", &active.segment.path))?;
+    active.position += encoded.len;
+    Ok(encoded.header_crc)
+}
+
+fn sync(segment: &Segment) -> Result<(), StorageError> {
+    segment.file.sync_all().map_err(StorageError::io("sync segment", &segment.path))
 }
 
 impl Unused {
