@@ -179,6 +179,11 @@ impl History {
         self.acknowledge(synced_lsn, boundary);
     }
 
+    /// Returns how many operations have a number up to this one.
+    pub(crate) fn count_up_to(&self, lsn: Lsn) -> usize {
+        self.ops.partition_point(|(own, _)| *own <= lsn)
+    }
+
     /// Returns the state after so many operations.
     pub(crate) fn state(&self, count: usize) -> &LogModel {
         &self.states[count]
