@@ -5,7 +5,8 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    entry::{Check, Entry, Item},
+    body::Check,
+    entry::{Entry, Item},
     index::Place,
     segments::{Segment, Segments},
     writer::Log,

@@ -15,7 +15,8 @@ use bytes::{Bytes, BytesMut};
 use prkdb_types::batch::{Batch, HEAD_LEN};
 
 use super::{
-    entry::{BodyFault, Check, Item, decode_body},
+    body::{BodyFault, Check, decode_body},
+    entry::Item,
     header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at, padded},
     mmap,
 };

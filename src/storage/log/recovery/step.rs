@@ -6,7 +6,8 @@ use super::scan::End;
 use crate::storage::{
     StorageError,
     log::{
-        entry::{BodyFault, Check, Item, decode_body},
+        body::{BodyFault, Check, decode_body},
+        entry::Item,
         header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Lsn},
         segments::Segment,
     },
