@@ -1,10 +1,7 @@
 //! What services know of the node: its shards, where a write goes, what it is doing.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -105,7 +102,8 @@ pub struct Node {
     pub(super) advertised: String,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: Duration,
-    pub(super) phase: AtomicU8,
+    pub(super) node_id: u64,
+    pub(super) phase: watch::Sender<Phase>,
     pub(super) shards: OnceLock<Vec<Arc<ShardHandle>>>,
     pub(super) routes: ArcSwap<Routes>,
     pub(super) metrics: Arc<Metrics>,
@@ -139,22 +137,23 @@ impl Node {
         self.clock.monotonic().saturating_sub(self.started)
     }
 
+    /// Returns the node's id.
+    pub fn node_id(&self) -> u64 {
+        self.node_id
+    }
+
     /// Returns what the node is doing.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Replaying,
-            1 => Phase::Serving,
-            _ => Phase::Stopping,
-        }
+        *self.phase.borrow()
+    }
+
+    /// Returns a watch of what the node is doing.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(super) fn enter(&self, phase: Phase) {
-        let number = match phase {
-            Phase::Replaying => 0,
-            Phase::Serving => 1,
-            Phase::Stopping => 2,
-        };
-        self.phase.store(number, Ordering::Release);
+        self.phase.send_replace(phase);
     }
 
     /// Returns the shards, the metadata shard first; none while they are opened.

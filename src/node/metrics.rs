@@ -1,22 +1,327 @@
-//! stub
+//! What the node counts, and the text in which it is read.
+//!
+//! Names and labels are API and bounded: methods, codes, limits and shards, never what a client sent.
+//! Counting is cheap enough for every request: what each method touches is looked up once.
+
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    fmt,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
-#[derive(Debug, Default)]
-pub struct Metrics {
-    bytes: AtomicU64,
+
+use prkdb_types::ErrorCode;
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+use super::Node;
+use crate::storage::ShardStats;
+
+macro_rules! methods {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal;)+) => {
+        /// What a client can ask for: a call, or an operation inside a stream.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Method {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Method {
+            /// Every method, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Returns its name in labels.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
 }
+
+methods! {
+    /// A put.
+    Put = "Kv/Put";
+    /// A get.
+    Get = "Kv/Get";
+    /// A delete.
+    Delete = "Kv/Delete";
+    /// A get of many keys.
+    MultiGet = "Kv/MultiGet";
+    /// A put inside a stream.
+    ExchangePut = "Kv/Exchange.Put";
+    /// A get inside a stream.
+    ExchangeGet = "Kv/Exchange.Get";
+    /// A delete inside a stream.
+    ExchangeDelete = "Kv/Exchange.Delete";
+    /// A get of many keys inside a stream.
+    ExchangeMultiGet = "Kv/Exchange.MultiGet";
+    /// The opening of a stream of operations, or one that asks for none.
+    Exchange = "Kv/Exchange";
+    /// A batch, or the opening of a stream of them.
+    BatchPut = "Kv/BatchPut";
+    /// A scan, up to its first page.
+    Scan = "Kv/Scan";
+    /// The list of collections.
+    ListCollections = "Collections/List";
+    /// The creation of a collection.
+    CreateCollection = "Collections/Create";
+    /// The description of a collection.
+    DescribeCollection = "Collections/Describe";
+    /// The end of a collection.
+    DropCollection = "Collections/Drop";
+    /// Where things are.
+    Metadata = "Admin/Metadata";
+    /// How the node is doing.
+    Status = "Admin/Status";
+    /// These metrics.
+    Metrics = "Admin/Metrics";
+    /// The version.
+    Version = "Admin/Version";
+}
+
+type ByCall = Family<[(&'static str, &'static str); 2], Counter>;
+type ByLimit = Family<[(&'static str, &'static str); 1], Counter>;
+type Seconds = Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>;
+type ByShard = Family<[(&'static str, u32); 1], Gauge>;
+type SecondsByShard = Family<[(&'static str, u32); 1], Gauge<f64, std::sync::atomic::AtomicU64>>;
+
+/// The metrics of a node.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    calls: ByCall,
+    methods: Vec<MethodMetrics>,
+    limits: ByLimit,
+    append_bytes: Counter,
+    fsync_seconds: Histogram,
+    fsync_entries: Histogram,
+    recovery_seconds: SecondsByShard,
+    recovered_cut_bytes: ByShard,
+    shards: ShardGauges,
+    open_connections: Gauge,
+    in_flight_bytes: Gauge,
+}
+
+/// What every call of a method touches.
+#[derive(Debug)]
+struct MethodMetrics {
+    ok: Counter,
+    seconds: Histogram,
+}
+
+/// Figures of shards, read when they are asked for.
+#[derive(Debug, Default)]
+struct ShardGauges {
+    segment_count: ByShard,
+    prepared_bytes: ByShard,
+    tail_cache_bytes: ByShard,
+    keys: ByShard,
+    index_bytes: ByShard,
+    producers: ByShard,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// From 20 microseconds to ten seconds.
+fn seconds_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_02, 2.0, 20))
+}
+
 impl Metrics {
+    /// Returns metrics that have counted nothing.
     pub fn new() -> Self {
-        Self::default()
+        let mut registry = Registry::with_prefix("prkdb");
+        let calls = ByCall::default();
+        let seconds = Seconds::new_with_constructor(seconds_histogram);
+        let limits = ByLimit::default();
+        let append_bytes = Counter::default();
+        let fsync_seconds = seconds_histogram();
+        let fsync_entries = Histogram::new(exponential_buckets(1.0, 2.0, 12));
+        let recovery_seconds = SecondsByShard::default();
+        let recovered_cut_bytes = ByShard::default();
+        let shards = ShardGauges::default();
+        let open_connections = Gauge::default();
+        let in_flight_bytes = Gauge::default();
+        registry.register("rpc_requests", "Requests answered", calls.clone());
+        registry.register("rpc_seconds", "Time from request to answer", seconds.clone());
+        registry.register("limit_rejections", "Requests turned away by a limit", limits.clone());
+        registry.register("append_bytes", "Bytes written to logs", append_bytes.clone());
+        registry.register("fsync_seconds", "Time to write and sync", fsync_seconds.clone());
+        registry.register("fsync_entries", "Entries synced at once", fsync_entries.clone());
+        let help = "Time to read the log at start";
+        registry.register("recovery_seconds", help, recovery_seconds.clone());
+        let help = "Bytes cut from a torn tail at start";
+        registry.register("recovered_cut_bytes", help, recovered_cut_bytes.clone());
+        shards.register(&mut registry);
+        registry.register("open_connections", "gRPC connections", open_connections.clone());
+        registry.register(
+            "in_flight_bytes",
+            "Bytes of requests under way",
+            in_flight_bytes.clone(),
+        );
+        let method_metrics = |method: &Method| MethodMetrics {
+            ok: calls.get_or_create_owned(&[("method", method.label()), ("code", "ok")]),
+            seconds: seconds.get_or_create_owned(&[("method", method.label())]),
+        };
+        Self {
+            methods: Method::ALL.iter().map(method_metrics).collect(),
+            registry: Mutex::new(registry),
+            calls,
+            limits,
+            append_bytes,
+            fsync_seconds,
+            fsync_entries,
+            recovery_seconds,
+            recovered_cut_bytes,
+            shards,
+            open_connections,
+            in_flight_bytes,
+        }
     }
-    pub fn flushed(&self, bytes: u64, _e: usize, _t: Duration) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+
+    /// Counts an answer; `None` is success.
+    pub fn rpc(&self, method: Method, code: Option<ErrorCode>, took: Duration) {
+        let at = Method::ALL.iter().position(|other| *other == method);
+        if let Some(metrics) = at.and_then(|at| self.methods.get(at)) {
+            metrics.seconds.observe(took.as_secs_f64());
+            if code.is_none() {
+                metrics.ok.inc();
+            }
+        }
+        if let Some(code) = code {
+            self.calls.get_or_create(&[("method", method.label()), ("code", code.name())]).inc();
+        }
     }
+
+    /// Counts what was written and synced at once.
+    pub fn flushed(&self, bytes: u64, entries: usize, took: Duration) {
+        self.append_bytes.inc_by(bytes);
+        self.fsync_seconds.observe(took.as_secs_f64());
+        self.fsync_entries.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
+    }
+
+    /// Returns how many bytes were written to logs.
     pub fn appended_bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.append_bytes.get()
     }
-    pub fn limit(&self, _n: &'static str) {}
-    pub fn recovered(&self, _s: u32, _t: Duration, _c: u64) {}
+
+    /// Counts what a limit turned away.
+    pub fn limit(&self, name: &'static str) {
+        self.limits.get_or_create(&[("limit", name)]).inc();
+    }
+
+    /// Keeps what the recovery of a shard's log took and cut.
+    pub fn recovered(&self, shard: u32, took: Duration, cut_bytes: u64) {
+        self.recovery_seconds.get_or_create(&[("shard", shard)]).set(took.as_secs_f64());
+        set(&self.recovered_cut_bytes, shard, cut_bytes);
+    }
+
+    /// Returns everything as `OpenMetrics` text.
+    pub fn render(&self, node: &Node) -> String {
+        for handle in node.shards() {
+            self.shards.set(handle.number, &handle.shard.stats());
+        }
+        self.open_connections.set(gauge(node.limits().open_connections()));
+        self.in_flight_bytes.set(gauge(node.limits().in_flight_bytes()));
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exposition = String::new();
+        // Writing to a string fails only if a metric refuses to be written, and ours do not.
+        if let Err(error) = text::encode(&mut exposition, &registry) {
+            tracing::error!(%error, "encode metrics");
+        }
+        exposition
+    }
+}
+
+impl ShardGauges {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("segment_count", "Segments of a log", self.segment_count.clone());
+        let help = "Bytes ready to be written to";
+        registry.register("prepared_bytes", help, self.prepared_bytes.clone());
+        let help = "Bytes of entries held in memory";
+        registry.register("tail_cache_bytes", help, self.tail_cache_bytes.clone());
+        registry.register("keys", "Keys with a value", self.keys.clone());
+        registry.register("index_bytes", "Bytes of the key index", self.index_bytes.clone());
+        registry.register("producers", "Producers remembered", self.producers.clone());
+    }
+
+    fn set(&self, shard: u32, stats: &ShardStats) {
+        set(&self.segment_count, shard, stats.segment_count as u64);
+        set(&self.prepared_bytes, shard, stats.prepared_bytes);
+        set(&self.tail_cache_bytes, shard, stats.tail_cache_bytes);
+        set(&self.keys, shard, stats.keys);
+        set(&self.index_bytes, shard, stats.index_bytes);
+        set(&self.producers, shard, stats.producers as u64);
+    }
+}
+
+fn set(family: &ByShard, shard: u32, value: u64) {
+    family.get_or_create(&[("shard", shard)]).set(gauge(value));
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposition(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &metrics.registry.lock().unwrap()).unwrap();
+        text
+    }
+
+    #[test]
+    fn calls_are_counted_by_method_and_code() {
+        let metrics = Metrics::new();
+        metrics.rpc(Method::Put, None, Duration::from_micros(30));
+        metrics.rpc(Method::Put, Some(ErrorCode::KeyEmpty), Duration::from_micros(30));
+        metrics.rpc(Method::Version, None, Duration::ZERO);
+        let text = exposition(&metrics);
+        for line in [
+            r#"prkdb_rpc_requests_total{method="Kv/Put",code="ok"} 1"#,
+            r#"prkdb_rpc_requests_total{method="Kv/Put",code="key_empty"} 1"#,
+            r#"prkdb_rpc_seconds_count{method="Kv/Put"} 2"#,
+            r#"prkdb_rpc_requests_total{method="Admin/Version",code="ok"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn groups_limits_and_recoveries_are_counted() {
+        let metrics = Metrics::new();
+        metrics.flushed(4096, 3, Duration::from_millis(1));
+        metrics.limit("max-connections");
+        metrics.recovered(1, Duration::from_millis(250), 18);
+        assert_eq!(metrics.appended_bytes(), 4096);
+        let text = exposition(&metrics);
+        for line in [
+            "prkdb_append_bytes_total 4096",
+            "prkdb_fsync_seconds_count 1",
+            "prkdb_fsync_entries_sum 3.0",
+            r#"prkdb_limit_rejections_total{limit="max-connections"} 1"#,
+            r#"prkdb_recovery_seconds{shard="1"} 0.25"#,
+            r#"prkdb_recovered_cut_bytes{shard="1"} 18"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ pub mod router;
 mod run;
 pub mod security;
 pub mod server;
+pub mod service;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, atomic::AtomicU8},
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -132,13 +132,13 @@ async fn live(
         advertised,
         clock,
         started,
-        phase: AtomicU8::new(0),
+        node_id: directory.identity().node_id,
+        phase: watch::Sender::new(Phase::Replaying),
         shards: OnceLock::new(),
         routes: ArcSwap::from_pointee(Routes::default()),
         metrics: Arc::new(Metrics::new()),
         admin: tokio::sync::Mutex::new(()),
     });
-    node.enter(Phase::Replaying);
     let servers = Servers::start(&node, sockets);
     let fatal = Fatal::default();
     let work = tokio::select! {

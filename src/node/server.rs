@@ -1,14 +1,209 @@
-//! stub
-use super::{Node, NodeError, security::AllowAll};
-use std::sync::Arc;
-use tokio::net::TcpListener;
+//! The gRPC server: one builder for the node and for the bench's echo, so that both are measured
+//! alike.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use prkdb_proto::{
+    DESCRIPTOR_SET,
+    v1::{admin_server::AdminServer, collections_server::CollectionsServer, kv_server::KvServer},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::Connected};
+use tonic_health::ServingStatus;
+use tracing::{debug, warn};
+
+use super::{
+    Node, NodeError,
+    config::WINDOW_BYTES,
+    core::Phase,
+    limits::{self, Connection as Place},
+    security::Policy,
+    service::{Context, KvService},
+};
+use crate::admin::{AdminService, CollectionsService};
+
+/// Largest HTTP/2 frame: bulk bytes travel in pieces of this size.
+const FRAME_BYTES: u32 = 1 << 20;
+/// Calls of one connection at once: unary clients with 256 callers share one.
+const STREAMS_MAX: u32 = 1024;
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this many streams that a client opened and reset it is turned away.
+const PENDING_RESETS_MAX: usize = 100;
+
+/// Returns a server with the windows, frames and limits of a node.
+pub fn builder() -> Server {
+    Server::builder()
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Serves until told to stop, and then until the calls under way have ended.
+///
+/// # Errors
+/// [`NodeError::Io`] if the server fails as a whole.
 pub async fn serve(
-    _n: Arc<Node>,
-    _p: Arc<AllowAll>,
-    _l: TcpListener,
-    s: CancellationToken,
+    node: Arc<Node>,
+    policy: Arc<dyn Policy>,
+    listener: TcpListener,
+    stop: CancellationToken,
 ) -> Result<(), NodeError> {
-    s.cancelled().await;
-    Ok(())
+    let failed = |source| NodeError::Io { action: "serve", path: node.advertised().into(), source };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let watch = tokio::spawn(report_health(Arc::clone(&node), health, stop.clone()));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let bytes_max = node.config().max_message;
+    let context = Context::new(Arc::clone(&node), policy);
+    let kv = KvServer::new(KvService::new(context.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let collections = CollectionsServer::new(CollectionsService::new(context.clone()))
+        .max_decoding_message_size(bytes_max);
+    let admin = AdminServer::new(AdminService::new(context)).max_decoding_message_size(bytes_max);
+    let incoming = Incoming { listener, node: Arc::clone(&node) };
+    let served = builder()
+        .add_service(kv)
+        .add_service(collections)
+        .add_service(admin)
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned())
+        .await;
+    watch.abort();
+    served.map_err(|error| failed(io::Error::other(error)))
+}
+
+/// Keeps the health service telling what the node is doing.
+async fn report_health(
+    node: Arc<Node>,
+    health: tonic_health::server::HealthReporter,
+    stop: CancellationToken,
+) {
+    let mut phases = node.phases();
+    loop {
+        let status = match *phases.borrow_and_update() {
+            Phase::Serving => ServingStatus::Serving,
+            Phase::Replaying | Phase::Stopping => ServingStatus::NotServing,
+        };
+        for service in ["", "prkdb.v1.Kv", "prkdb.v1.Collections", "prkdb.v1.Admin"] {
+            health.set_service_status(service, status).await;
+        }
+        tokio::select! {
+            changed = phases.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Accepts connections up to the limit; what is beyond it is closed and counted.
+struct Incoming {
+    listener: TcpListener,
+    node: Arc<Node>,
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let accepted = match self.listener.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(accepted) => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let Some(permit) = self.node.limits().connect() else {
+                        self.node.metrics().limit(limits::names::CONNECTIONS);
+                        debug!(%peer, "connection turned away: max-connections");
+                        continue;
+                    };
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!(%peer, %error, "connection closed before it began");
+                        continue;
+                    }
+                    return Poll::Ready(Some(Ok(Connection { stream, _permit: permit })));
+                }
+                Err(error) => {
+                    // No descriptor is free, or the peer is gone: the next one may do better.
+                    warn!(%error, "connection not accepted");
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+/// A connection and its place among them.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    _permit: Place,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

@@ -1,0 +1,299 @@
+//! Collections: created and dropped by entries of the metadata shard and of the shards concerned.
+//!
+//! The metadata shard says first what there is to be; the shards are then told to host it or to let
+//! go. Each command is idempotent by subject and version, so that what a crash interrupted is
+//! finished by [`reconcile`] or by the same request again.
+
+use std::sync::Arc;
+
+use prkdb_proto::v1::{self, collections_server::Collections};
+use prkdb_types::{
+    Cleanup, CollectionName, CollectionSettings, Durability, ErrorCode, KeyIndex, Partitioner,
+    Placement, ShardCommand,
+    command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
+};
+use tonic::{Request, Response, Status};
+
+use super::describe;
+use crate::{
+    node::{
+        Node,
+        outcome::Failure,
+        security::{Action, Resource},
+        service::{Context, to_status},
+    },
+    storage::{kv::catalog::CollectionEntry, sequencer::WriteRequest},
+};
+
+/// The metadata shard.
+const METADATA: u32 = 0;
+/// Version of a partition's first command; the second one drops it.
+const HOSTED: u64 = 1;
+const DROPPED: u64 = 2;
+/// Collections of measurements: the one reserved name that clients may create.
+const BENCH_PREFIX: &str = "__bench_";
+
+/// The service `Collections`.
+#[derive(Clone, Debug)]
+pub struct CollectionsService {
+    context: Context,
+}
+
+impl CollectionsService {
+    /// Returns the service of a node.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(ErrorCode::InvalidArgument, message.into())
+}
+
+fn parse_name(name: &str) -> Result<CollectionName, Failure> {
+    CollectionName::parse(name).map_err(|error| Failure::new(error.code(), error.to_string()))
+}
+
+/// Returns the settings asked for, defaults where nothing is said.
+fn parse_settings(asked: Option<v1::CollectionSettings>) -> Result<CollectionSettings, Failure> {
+    let asked = asked.unwrap_or_default();
+    let unknown = |field: &str, number: i32| invalid(format!("{field} {number} is not known"));
+    let mut settings = match asked.partitions {
+        0 => CollectionSettings::default(),
+        count => CollectionSettings::with_partitions(count),
+    };
+    match v1::Partitioner::try_from(asked.partitioner) {
+        Ok(v1::Partitioner::Unspecified) => {}
+        Ok(v1::Partitioner::Ring) => settings.partitioner = Partitioner::Ring,
+        Ok(v1::Partitioner::Kafka) => settings.partitioner = Partitioner::Kafka,
+        Err(_) => return Err(unknown("partitioner", asked.partitioner)),
+    }
+    match v1::Durability::try_from(asked.durability) {
+        Ok(v1::Durability::Unspecified | v1::Durability::Sync) => {
+            settings.durability = Durability::Sync;
+        }
+        Err(_) => return Err(unknown("durability", asked.durability)),
+    }
+    match v1::Cleanup::try_from(asked.cleanup) {
+        Ok(v1::Cleanup::Unspecified | v1::Cleanup::Keep) => settings.cleanup = Cleanup::Keep,
+        Err(_) => return Err(unknown("cleanup", asked.cleanup)),
+    }
+    match v1::Placement::try_from(asked.placement) {
+        Ok(v1::Placement::Unspecified) => {}
+        Ok(v1::Placement::Spread) => settings.placement = Placement::Spread,
+        Ok(v1::Placement::Colocated) => settings.placement = Placement::Colocated,
+        Err(_) => return Err(unknown("placement", asked.placement)),
+    }
+    match v1::KeyIndex::try_from(asked.key_index) {
+        Ok(v1::KeyIndex::Unspecified) => {}
+        Ok(v1::KeyIndex::On) => settings.key_index = KeyIndex::On,
+        Ok(v1::KeyIndex::Off) => settings.key_index = KeyIndex::Off,
+        Err(_) => return Err(unknown("key index", asked.key_index)),
+    }
+    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    Ok(settings)
+}
+
+async fn propose(node: &Node, shard: u32, commands: Vec<ShardCommand>) -> Result<(), Failure> {
+    if commands.is_empty() {
+        return Ok(());
+    }
+    let timestamp_ms = node.clock().wall_ms();
+    node.write(shard, WriteRequest::Control { commands, timestamp_ms }, None).await.map(drop)
+}
+
+/// Gives every partition a number and a shard.
+fn place(node: &Node, settings: &CollectionSettings) -> Vec<PartitionPlace> {
+    let first = node.catalog().next_partition();
+    let data_shards = u32::try_from(node.shards().len()).unwrap_or(u32::MAX).saturating_sub(1);
+    (0..settings.partitions)
+        .map(|number| PartitionPlace {
+            partition: first + number,
+            number,
+            shard: match settings.placement {
+                Placement::Spread => 1 + number % data_shards.max(1),
+                Placement::Colocated => 1,
+            },
+        })
+        .collect()
+}
+
+/// Writes one row of the catalogue.
+async fn put_row(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
+    let put = CollectionPut {
+        collection: row.id,
+        name: row.name.as_str().to_owned(),
+        settings: Some((&row.settings).into()),
+        created_ms: row.created_ms,
+        partitions: row.partitions.clone(),
+        dropped: row.is_dropped,
+    };
+    let change = Some(ShardChange::CollectionPut(put));
+    propose(node, METADATA, vec![ShardCommand { id: row.id.into(), version: row.version, change }])
+        .await
+}
+
+/// Tells the shards what a row says of them, as far as they have not been told.
+async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
+    let shards: std::collections::BTreeSet<u32> =
+        row.partitions.iter().map(|place| place.shard).collect();
+    for number in shards {
+        let hosted = node.shard(number)?.shard.catalog();
+        let commands = row
+            .partitions
+            .iter()
+            .filter(|place| place.shard == number)
+            .filter(|place| hosted.partitions.contains_key(&place.partition) == row.is_dropped)
+            .map(|place| partition_command(row, place))
+            .collect();
+        propose(node, number, commands).await?;
+    }
+    Ok(())
+}
+
+fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardCommand {
+    let (version, change) = if row.is_dropped {
+        (DROPPED, ShardChange::PartitionDrop(PartitionDrop { partition: place.partition }))
+    } else {
+        let put = PartitionPut {
+            partition: place.partition,
+            collection: row.id,
+            number: place.number,
+            key_index: row.settings.key_index == KeyIndex::On,
+        };
+        (HOSTED, ShardChange::PartitionPut(put))
+    };
+    ShardCommand { id: place.partition.into(), version, change: Some(change) }
+}
+
+/// Creates a collection; returns its row and whether it is new.
+async fn create(
+    node: &Node,
+    name: CollectionName,
+    settings: CollectionSettings,
+) -> Result<(CollectionEntry, bool), Failure> {
+    let _one_at_a_time = node.admin_lock().lock().await;
+    let catalog = node.catalog();
+    if let Some(known) = catalog.by_name(&name) {
+        if known.settings != settings {
+            let message = format!("collection '{}' exists with other settings", name.as_str());
+            return Err(Failure::new(ErrorCode::CollectionExists, message)
+                .with_hint(format!("prkdb collection describe {}", name.as_str())));
+        }
+        // A creation that was interrupted is finished by the same request.
+        tell_shards(node, known).await?;
+        return Ok((known.clone(), false));
+    }
+    let row = CollectionEntry {
+        id: catalog.next_collection(),
+        version: 1,
+        name,
+        settings,
+        created_ms: node.clock().wall_ms(),
+        partitions: place(node, &settings),
+        is_dropped: false,
+    };
+    put_row(node, &row).await?;
+    tell_shards(node, &row).await?;
+    Ok((row, true))
+}
+
+/// Creates the collection `default` on a node that has no collection yet.
+///
+/// # Errors
+/// A [`Failure`] of one of its writes.
+pub async fn ensure_default(node: &Node) -> Result<(), Failure> {
+    if !node.catalog().collections.is_empty() {
+        return Ok(());
+    }
+    let settings = CollectionSettings {
+        partitioner: node.config().partitioner,
+        ..CollectionSettings::with_partitions(node.config().partitions)
+    };
+    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    create(node, parse_name(CollectionName::DEFAULT)?, settings).await.map(drop)
+}
+
+/// Makes the shards host what the catalogue says: what a crash interrupted is finished.
+///
+/// # Errors
+/// A [`Failure`] of one of its writes.
+pub async fn reconcile(node: &Node) -> Result<(), Failure> {
+    let _one_at_a_time = node.admin_lock().lock().await;
+    for row in node.catalog().collections.values() {
+        tell_shards(node, row).await?;
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Collections for CollectionsService {
+    async fn list(
+        &self,
+        request: Request<v1::ListCollectionsRequest>,
+    ) -> Result<Response<v1::ListCollectionsReply>, Status> {
+        self.context.admit(Action::Observe, Resource::Cluster)?;
+        let with_internal = request.into_inner().internal;
+        let catalog = self.context.node.catalog();
+        let collections = catalog
+            .live()
+            .filter(|row| with_internal || !row.name.is_internal())
+            .map(|row| describe::state(&self.context.node, row))
+            .collect();
+        Ok(Response::new(v1::ListCollectionsReply { collections }))
+    }
+
+    async fn create(
+        &self,
+        request: Request<v1::CreateCollectionRequest>,
+    ) -> Result<Response<v1::CreateCollectionReply>, Status> {
+        let request = request.into_inner();
+        let node = Arc::clone(&self.context.node);
+        let created = async {
+            let name = parse_name(&request.name);
+            self.context.authorise(Action::Manage, Resource::Collection(&request.name))?;
+            let name = name?;
+            if name.is_internal() && !name.as_str().starts_with(BENCH_PREFIX) {
+                return Err(invalid(format!("name '{}' is reserved", name.as_str())));
+            }
+            let settings = parse_settings(request.settings)?;
+            create(&node, name, settings).await
+        };
+        let (row, changed) = created.await.map_err(|failure| to_status(&failure))?;
+        let collection = Some(describe::collection(&node, &row));
+        Ok(Response::new(v1::CreateCollectionReply { collection, changed }))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeCollectionRequest>,
+    ) -> Result<Response<v1::DescribeCollectionReply>, Status> {
+        let name = request.into_inner().name;
+        let route =
+            self.context.route(Action::Observe, &name).map_err(|failure| to_status(&failure))?;
+        let state = Some(describe::state(&self.context.node, &route.collection));
+        Ok(Response::new(v1::DescribeCollectionReply { state }))
+    }
+
+    async fn drop(
+        &self,
+        request: Request<v1::DropCollectionRequest>,
+    ) -> Result<Response<v1::DropCollectionReply>, Status> {
+        let name = request.into_inner().name;
+        let node = &self.context.node;
+        let dropped = async {
+            self.context.authorise(Action::Manage, Resource::Collection(&name))?;
+            let _one_at_a_time = node.admin_lock().lock().await;
+            let route = node.route(&name)?;
+            let row = CollectionEntry {
+                version: route.collection.version + 1,
+                is_dropped: true,
+                ..route.collection.clone()
+            };
+            put_row(node, &row).await?;
+            tell_shards(node, &row).await
+        };
+        dropped.await.map_err(|failure| to_status(&failure))?;
+        Ok(Response::new(v1::DropCollectionReply {}))
+    }
+}

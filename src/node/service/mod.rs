@@ -1,0 +1,16 @@
+//! The data plane: each handler decodes, authorises, makes one call, encodes.
+//!
+//! Does not know: how a write is decided, who leads, what a terminal shows.
+
+mod batch_put;
+mod context;
+mod convert;
+mod exchange;
+mod kv;
+mod scan;
+mod status;
+
+pub use context::Context;
+pub use convert::limits as limits_message;
+pub use kv::KvService;
+pub use status::{to_detail, to_status};
