@@ -1,13 +1,18 @@
 //! Starting: the file of `--config`, logs, panics, the node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, parser::ValueSource};
 
-use super::{args::Args, settings::Settings};
+use super::{
+    announce::{Facts, announce},
+    args::Args,
+    config,
+    files::Announced,
+};
 use crate::commands::{
     failure::{Failure, Result},
-    panic,
+    logging, panic,
 };
 
 /// The variable that names the file.
@@ -27,12 +32,20 @@ pub fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
 ///
 /// # Errors
 /// As the table of exit codes says.
-pub fn run(args: &Args, config: Option<&std::path::Path>) -> Result {
+pub fn run(args: &Args, file: Option<&Path>) -> Result {
     panic::end_process();
-    let args = match config {
+    let args = match file {
         Some(path) => args.clone().with_file(path)?,
         None => args.clone(),
     };
-    let settings = Settings::of(&args)?;
-    Err(Failure::usage(format!("{settings:?}")).into())
+    let config = config::config(&args)?;
+    logging::server(args.log_format.unwrap_or_default(), args.log_level.as_deref())?;
+    if args.check {
+        return Ok(());
+    }
+    let mut announced = Announced::default();
+    let facts = Facts { node_id: config.node_id, grpc: config.listen, http: None };
+    announce(&facts, &args, &mut announced)
+        .map_err(|error| Failure::io("announce the node", &error))?;
+    Ok(())
 }
