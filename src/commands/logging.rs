@@ -10,13 +10,13 @@ use crate::commands::{
 };
 
 /// The variable that holds a filter, such as `info` or `prkdb_client=debug`.
-pub const VARIABLE: &str = "PRKDB_LOG";
+pub(crate) const VARIABLE: &str = "PRKDB_LOG";
 
 /// Installs the logs of a client command: warnings, more with each `-v`.
 ///
 /// # Errors
 /// A wrong filter in the environment is exit 2.
-pub fn client(verbose: u8) -> Result {
+pub(crate) fn client(verbose: u8) -> Result {
     let level = match verbose {
         0 => "warn",
         1 => "info",

@@ -34,7 +34,7 @@ pub(super) fn config(args: &Args) -> Result<Config> {
     if let Some(listen) = &args.listen {
         config.listen = resolve(listen)?;
     }
-    config.advertise = args.advertise.clone();
+    config.advertise.clone_from(&args.advertise);
     config.http = http(args, config.listen)?;
     set(&mut config.shards, args.shards);
     set(&mut config.partitions, args.partitions);
@@ -72,7 +72,7 @@ fn in_memory(size: u64) -> usize {
 /// The memory of the machine.
 fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.mem_unit).saturating_mul(u64::try_from(info.totalram).unwrap_or(u64::MAX))
+    u64::from(info.mem_unit).saturating_mul(info.totalram)
 }
 
 fn resolve(address: &str) -> Result<SocketAddr> {
