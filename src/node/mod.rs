@@ -5,9 +5,26 @@
 //!
 //! Does not know: commands, terminals. Only `raft` says openraft.
 
+mod boot;
 pub mod config;
+pub mod core;
+mod driver;
 mod error;
+mod fatal;
+pub mod http;
+pub mod limits;
+pub mod metrics;
 pub mod outcome;
+mod proposer;
+mod raft;
+pub mod router;
+mod run;
+pub mod security;
+pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
+pub use core::Node;
 pub use error::NodeError;
+pub use run::{Ready, Stopped, run};

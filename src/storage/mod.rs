@@ -6,6 +6,8 @@
 //!
 //! Does not know: Raft, gRPC, terminals.
 
+#[doc(hidden)]
+pub mod bug;
 pub mod clock;
 pub mod dir;
 pub mod disk;

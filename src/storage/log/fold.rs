@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    entry::{Control, Entry, LogId, Payload, Write},
+    entry::{Control, Entry, Frame, LogId, Payload, Write},
     index::EntryIndex,
     segment::HardState,
 };
@@ -65,13 +65,15 @@ impl Fold {
         if let Payload::Normal(write) = &entry.payload
             && !entry.is_void
         {
-            for frame in &write.frames {
+            for (at, frame) in write.frames.iter().enumerate() {
                 let next = self.next_offsets.entry(frame.partition).or_default();
                 if *next != frame.base_offset {
-                    return Err(refuse(format!(
+                    let reason = format!(
                         "partition {} has base offset {}, its next is {next}",
                         frame.partition, frame.base_offset
-                    )));
+                    );
+                    self.take_back(write.frames.get(..at).unwrap_or_default());
+                    return Err(refuse(reason));
                 }
                 *next += u64::from(frame.record_count);
             }
@@ -94,16 +96,18 @@ impl Fold {
         control: Control,
         read: &ReadEntry<'_>,
     ) -> Result<(), StorageError> {
+        self.hard_state.adopt(control);
         match control {
-            Control::Vote(vote) => self.hard_state.vote = Some(vote),
-            Control::Purge(mark) => {
-                let purged = self.hard_state.purged.max_by_index(Some(mark));
-                self.hard_state.purged = purged;
-            }
-            Control::Truncate(kept) => self.truncate(kept, read)?,
-            Control::Sync => {}
+            Control::Truncate(kept) => self.truncate(kept, read),
+            Control::Vote(_) | Control::Purge(_) | Control::Sync => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Gives back the offsets of frames that were added last.
+    fn take_back(&mut self, frames: &[Frame]) {
+        for frame in frames.iter().rev() {
+            self.next_offsets.insert(frame.partition, frame.base_offset);
+        }
     }
 
     fn truncate(&mut self, kept: Option<LogId>, read: &ReadEntry<'_>) -> Result<(), StorageError> {
@@ -114,9 +118,7 @@ impl Fold {
             if let Payload::Normal(write) = &entry.payload
                 && !entry.is_void
             {
-                for frame in write.frames.iter().rev() {
-                    self.next_offsets.insert(frame.partition, frame.base_offset);
-                }
+                self.take_back(&write.frames);
             }
             self.index.truncate_after(last.index.checked_sub(1));
         }

@@ -25,6 +25,8 @@ use crate::storage::{
 const READY_AHEAD: usize = 2;
 /// While a preparation fails for want of room, writes are refused when less than this is left.
 const ROOM_RESERVED: u64 = 32 << 20;
+/// Whatever the options say, a segment is not larger: a position in it has 32 bits.
+const SEGMENT_BYTES_LIMIT: u64 = 2 << 30;
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1 << 20;
 
@@ -33,6 +35,8 @@ const ZERO_BYTES: usize = 1 << 20;
 pub(super) struct Preparation {
     ready: VecDeque<Active>,
     to_trim: VecDeque<(Arc<Segment>, u64)>,
+    /// Prepared, passed over and never written.
+    to_remove: VecDeque<Arc<Segment>>,
     is_under_way: bool,
     /// Size that a waiting entry needs at least; 0 = none waits.
     wanted_bytes: u64,
@@ -51,13 +55,18 @@ impl Preparation {
         Self { next_number, log_bytes, ..Self::default() }
     }
 
-    /// Takes the oldest segment that has room for `bytes`, header included.
+    /// Takes the oldest segment that has room for `bytes`, header included. Those before it are too
+    /// small and are removed: numbers rise along the log, so their turn cannot come later.
     pub(super) fn take(&mut self, bytes: u64) -> Option<Active> {
-        let found = self.ready.iter().position(|ready| ready.capacity >= bytes);
-        if found.is_none() {
+        let Some(at) = self.ready.iter().position(|ready| ready.capacity >= bytes) else {
             self.wanted_bytes = self.wanted_bytes.max(bytes);
+            return None;
+        };
+        for passed_over in self.ready.drain(..at) {
+            self.log_bytes = self.log_bytes.saturating_sub(passed_over.capacity);
+            self.to_remove.push_back(passed_over.segment);
         }
-        self.ready.remove(found?)
+        self.ready.pop_front()
     }
 
     /// Adds a segment that is ready.
@@ -103,6 +112,7 @@ pub struct PrepareJob {
 enum Task {
     Create { disk: Arc<dyn Disk>, dir: PathBuf, path: PathBuf, number: u64, bytes: u64 },
     Trim { segment: Arc<Segment>, len: u64 },
+    Remove { disk: Arc<dyn Disk>, segment: Arc<Segment> },
 }
 
 /// How a preparation ended.
@@ -122,6 +132,8 @@ impl PrepareJob {
     pub fn run(&self, mode: PrepareMode) -> io::Result<()> {
         match &self.task {
             Task::Trim { segment, len } => segment.file.truncate(*len),
+            // Should the name come back after a crash, recovery finds zeros and removes it again.
+            Task::Remove { disk, segment } => disk.remove(&segment.path),
             Task::Create { disk, dir, path, bytes, .. } => {
                 let created = disk.create(path)?;
                 let result = fill(created.as_ref(), *bytes, mode)
@@ -140,7 +152,7 @@ impl PrepareJob {
     pub fn path(&self) -> &Path {
         match &self.task {
             Task::Create { path, .. } => path,
-            Task::Trim { segment, .. } => &segment.path,
+            Task::Trim { segment, .. } | Task::Remove { segment, .. } => &segment.path,
         }
     }
 }
@@ -169,9 +181,12 @@ impl Log {
         if self.has_failed || self.preparation.is_under_way {
             return None;
         }
-        let task = match self.preparation.to_trim.pop_front() {
-            Some((segment, len)) => Task::Trim { segment, len },
-            None => self.next_create()?,
+        let task = if let Some((segment, len)) = self.preparation.to_trim.pop_front() {
+            Task::Trim { segment, len }
+        } else if let Some(segment) = self.preparation.to_remove.pop_front() {
+            Task::Remove { disk: Arc::clone(&self.disk), segment }
+        } else {
+            self.next_create()?
         };
         self.preparation.is_under_way = true;
         Some(PrepareJob { task })
@@ -200,7 +215,8 @@ impl Log {
         let first = self.options.segment_bytes_first;
         let nominal = (self.preparation.log_bytes + first)
             .next_power_of_two()
-            .clamp(first, self.options.segment_bytes_max.max(first));
+            .clamp(first, self.options.segment_bytes_max.max(first))
+            .min(SEGMENT_BYTES_LIMIT);
         nominal.max(self.preparation.wanted_bytes.next_multiple_of(SEGMENT_HEADER_BYTES as u64))
     }
 
@@ -220,6 +236,11 @@ impl Log {
                 return result
                     .map(|()| Prepared::Ready)
                     .map_err(StorageError::io("trim segment", &segment.path));
+            }
+            Task::Remove { segment, .. } => {
+                return result
+                    .map(|()| Prepared::Ready)
+                    .map_err(StorageError::io("remove unused segment", &segment.path));
             }
             Task::Create { path, number, bytes, .. } => (path, *number, *bytes),
         };

@@ -20,7 +20,7 @@
 //! | 64 | 8 | cut position in the predecessor | | 512 | | zero, to 4,096 |
 
 use super::{
-    entry::{LogId, Vote},
+    entry::{Control, LogId, Vote},
     header::{FORMAT, Lsn, Seed, array_at, decode_committed, encode_committed},
 };
 
@@ -43,6 +43,19 @@ pub struct HardState {
     pub purged: Option<LogId>,
     /// The committed index as known when this was written.
     pub committed: Option<u64>,
+}
+
+impl HardState {
+    /// Adds what a control entry says.
+    pub fn adopt(&mut self, control: Control) {
+        match control {
+            Control::Vote(vote) => self.vote = Some(vote),
+            Control::Purge(mark) if self.purged.is_none_or(|known| known.index < mark.index) => {
+                self.purged = Some(mark);
+            }
+            Control::Purge(_) | Control::Truncate(_) | Control::Sync => {}
+        }
+    }
 }
 
 /// A decoded page.
@@ -213,10 +226,12 @@ pub fn parse_file_name(name: &str) -> Option<(u64, u64)> {
     let number = rest.strip_suffix(".log")?;
     let log_id_is_canonical =
         log_id.len() == 16 && log_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !log_id_is_canonical || number.len() < 10 || !number.bytes().all(|b| b.is_ascii_digit()) {
+    if !log_id_is_canonical || number.len() != 10 || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some((u64::from_str_radix(log_id, 16).ok()?, number.parse().ok()?))
+    // One number has one name, 0 is nobody's, and a place in the log has 32 bits for it.
+    let parsed: u32 = number.parse().ok().filter(|parsed| *parsed > 0)?;
+    Some((u64::from_str_radix(log_id, 16).ok()?, u64::from(parsed)))
 }
 
 #[cfg(test)]
@@ -273,6 +288,9 @@ mod tests {
             "9f3c21a07be4d815-42.log",
             "9f3c21a07be4d815-0000000042.log.quarantine-1",
             "LOCK",
+            "9f3c21a07be4d815-0000000000.log",
+            "9f3c21a07be4d815-00000000042.log",
+            "9f3c21a07be4d815-4294967296.log",
             "9f3c21a07be4d815-+000000042.log",
         ] {
             assert_eq!(parse_file_name(other), None, "{other}");

@@ -137,31 +137,12 @@ impl Segment {
 
     /// Returns the error for damage at `position`.
     pub fn corrupt(&self, position: u64, expected: &str, found: &str) -> StorageError {
-        StorageError::Corrupt {
-            path: self.path.clone(),
-            position,
-            expected: expected.to_owned(),
-            found: found.to_owned(),
-        }
+        corrupt(&self.path, position, expected, found)
     }
 
     /// Returns the error for bytes that are no header.
     pub fn header_fault(&self, position: u64, fault: HeaderFault) -> StorageError {
-        match fault {
-            HeaderFault::Format(found) => StorageError::NewerFormat {
-                path: self.path.clone(),
-                found,
-                known: super::header::FORMAT,
-            },
-            HeaderFault::Zero => self.corrupt(position, "an entry", "zeros"),
-            HeaderFault::Magic => self.corrupt(position, "an entry", "other bytes"),
-            HeaderFault::Field => self.corrupt(position, "an entry", "a field out of range"),
-            HeaderFault::Checksum { expected, found } => self.corrupt(
-                position,
-                &format!("header checksum {expected:08x}"),
-                &format!("{found:08x}"),
-            ),
-        }
+        header_fault(&self.path, position, fault)
     }
 
     /// Returns the error for a body that does not verify.
@@ -217,6 +198,35 @@ impl Segments {
     /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.by_number.load().len()
+    }
+}
+
+fn corrupt(path: &Path, position: u64, expected: &str, found: &str) -> StorageError {
+    StorageError::Corrupt {
+        path: path.to_path_buf(),
+        position,
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
+
+/// Returns the error for bytes of a file that are no header.
+pub(super) fn header_fault(path: &Path, position: u64, fault: HeaderFault) -> StorageError {
+    match fault {
+        HeaderFault::Format(found) => StorageError::NewerFormat {
+            path: path.to_path_buf(),
+            found,
+            known: super::header::FORMAT,
+        },
+        HeaderFault::Zero => corrupt(path, position, "an entry", "zeros"),
+        HeaderFault::Magic => corrupt(path, position, "an entry", "other bytes"),
+        HeaderFault::Field => corrupt(path, position, "an entry", "a field out of range"),
+        HeaderFault::Checksum { expected, found } => corrupt(
+            path,
+            position,
+            &format!("header checksum {expected:08x}"),
+            &format!("{found:08x}"),
+        ),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::entry::Entry;
+use super::{entry::Entry, header::Lsn};
 
 /// The newest entries, contiguous in their index.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct TailCache {
 struct Cached {
     entry: Entry,
     bytes: u64,
-    is_flushed: bool,
+    lsn: Lsn,
 }
 
 impl TailCache {
@@ -32,14 +32,14 @@ impl TailCache {
         self.bytes
     }
 
-    /// Adds the next entry, which has `bytes` bytes in the log.
-    pub(super) fn push(&mut self, entry: Entry, bytes: u64) {
+    /// Adds the next entry, which has `bytes` bytes in the log under the number `lsn`.
+    pub(super) fn push(&mut self, entry: Entry, bytes: u64, lsn: Lsn) {
         if self.entries.back().is_some_and(|last| last.entry.id.index + 1 != entry.id.index) {
             // The log jumped over the purge mark: nothing before it is read any more.
             self.truncate_after(None);
         }
         self.bytes += bytes;
-        self.entries.push_back(Cached { entry, bytes, is_flushed: false });
+        self.entries.push_back(Cached { entry, bytes, lsn });
     }
 
     /// Returns the entry at `index`.
@@ -47,16 +47,6 @@ impl TailCache {
         let first = self.entries.front()?.entry.id.index;
         let slot = usize::try_from(index.checked_sub(first)?).ok()?;
         self.entries.get(slot).map(|cached| &cached.entry)
-    }
-
-    /// Marks the entry at `index` as written and synced.
-    pub(super) fn flushed(&mut self, index: u64) {
-        let Some(first) = self.entries.front().map(|cached| cached.entry.id.index) else { return };
-        if let Some(slot) = index.checked_sub(first).and_then(|slot| usize::try_from(slot).ok())
-            && let Some(cached) = self.entries.get_mut(slot)
-        {
-            cached.is_flushed = true;
-        }
     }
 
     /// Drops the entries behind `kept`; all of them for `None`.
@@ -69,11 +59,11 @@ impl TailCache {
         }
     }
 
-    /// Makes room: drops the oldest entries that are flushed and at or below `applied`.
-    pub(super) fn evict(&mut self, applied: u64) {
+    /// Makes room: drops the oldest entries that are synced and at or below `applied`.
+    pub(super) fn evict(&mut self, applied: u64, synced_lsn: Lsn) {
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.entries.front()
-            && oldest.is_flushed
+            && oldest.lsn <= synced_lsn
             && oldest.entry.id.index <= applied
         {
             self.bytes -= oldest.bytes;

@@ -24,11 +24,11 @@ use super::{
     index::{EntryIndex, Place},
     options::LogOptions,
     prepare::Preparation,
-    segment::{SEGMENT_HEADER_BYTES, SegmentHeader},
+    segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
     segments::{Segment, Segments},
     tail::TailCache,
 };
-use crate::storage::{StorageError, disk::Disk};
+use crate::storage::{StorageError, bug::bug, disk::Disk};
 
 /// One replica's log of one shard.
 #[derive(Debug)]
@@ -39,6 +39,9 @@ pub struct Log {
     pub(super) log_id: u64,
     pub(super) segments: Arc<Segments>,
     pub(super) fold: Fold,
+    /// Vote and purge mark of the entries that have a place: what a page may repeat. A page that
+    /// told more would speak of entries that stand behind it, or that never reach the disk.
+    pub(super) placed_state: HardState,
     pub(super) tail: TailCache,
     pub(super) pending: VecDeque<Pending>,
     pub(super) pending_bytes: u64,
@@ -104,7 +107,6 @@ pub struct FlushJob {
     bytes: u64,
     entries: usize,
     last_lsn: Lsn,
-    last_index: Option<(u64, u64)>,
 }
 
 impl FlushJob {
@@ -149,7 +151,7 @@ impl Log {
             self.fold.push(&entry)?;
             let item = Item::Entry(entry.clone());
             let bytes = item.encoded_bytes();
-            self.tail.push(entry, bytes);
+            self.tail.push(entry, bytes, self.next_lsn);
             self.enqueue(item, bytes);
         }
         Ok(self.last_lsn())
@@ -295,23 +297,21 @@ impl Log {
         if let Some((segment, len)) = self.stale_tail.take() {
             self.preparation.trim_later(segment, len);
         }
-        if let Some((first, last)) = job.last_index {
-            for index in first..=last {
-                self.tail.flushed(index);
-            }
-        }
         Ok(self.synced_lsn)
     }
 
     /// Says how far the state machine is: older entries may leave the tail cache.
     pub fn applied(&mut self, index: u64) {
-        self.tail.evict(index);
+        self.tail.evict(index, self.synced_lsn);
     }
 
     fn control(&mut self, control: Control) -> Result<Lsn, StorageError> {
         self.check_usable()?;
         let Self { fold, tail, segments, .. } = self;
-        fold.control(control, &|index, at| read_one(index, tail, segments, at))?;
+        let folded = fold.control(control, &|index, at| read_one(index, tail, segments, at));
+        // A truncation that stopped half way is not in the queue: nothing may be added behind it.
+        self.has_failed |= folded.is_err();
+        folded?;
         let item = Item::Control(control);
         let bytes = item.encoded_bytes();
         self.enqueue(item, bytes);
@@ -366,26 +366,30 @@ impl Log {
             bytes: 0,
             entries: 0,
             last_lsn: 0,
-            last_index: None,
         };
         while let Some(front) = self.pending.front()
             && active.has_room(front.bytes)
+            // A SYNC speaks for what was synced before its own group was begun.
+            && (job.entries == 0 || front.item != Item::Control(Control::Sync))
             && (job.entries == 0 || job.bytes + front.bytes <= self.options.group_bytes_max)
             && let Some(next) = self.pending.pop_front()
         {
             let stamp = Stamp {
                 lsn: next.lsn,
-                synced_lsn: self.synced_lsn,
+                synced_lsn: (self.synced_lsn + u64::from(bug!(WatermarkOffByOne)))
+                    .min(next.lsn - 1),
                 committed: self.fold.hard_state.committed,
                 prev_crc: self.joint.prev_crc,
             };
             let encoded = next.item.encode(stamp, &active.segment.seed);
             debug_assert_eq!(encoded.len, next.bytes, "an entry has the size it was queued with");
-            if let Item::Entry(entry) = &next.item {
-                let position = u32::try_from(active.position).ok()?;
-                self.fold.index.set_place(entry.id, Place { segment: segment_number, position });
-                let first = job.last_index.map_or(entry.id.index, |(first, _)| first);
-                job.last_index = Some((first, entry.id.index));
+            match &next.item {
+                Item::Entry(entry) => {
+                    let position = u32::try_from(active.position).ok()?;
+                    let place = Place { segment: segment_number, position };
+                    self.fold.index.set_place(entry.id, place);
+                }
+                Item::Control(control) => self.placed_state.adopt(*control),
             }
             self.joint.prev_crc = encoded.header_crc;
             active.position += encoded.len;
@@ -420,8 +424,10 @@ impl Log {
             first_lsn: first.lsn,
             first_index: first_index.unwrap_or(end),
             synced_lsn: self.synced_lsn,
-            // It may name a vote that still waits behind it: to remember more than was promised is safe.
-            hard_state: self.fold.hard_state,
+            hard_state: HardState {
+                committed: self.fold.hard_state.committed,
+                ..self.placed_state
+            },
             created_ms: self.now_ms,
         })
     }

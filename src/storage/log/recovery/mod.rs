@@ -8,17 +8,20 @@
 //! 5. *Judge*: if W lies above the last entry before b, something that was synced is missing: the
 //!    log is refused and nothing is changed. Otherwise what stands at b is a torn tail.
 //! 6. *Settle*: entries above W were perhaps never on disk. They are copied into a new segment,
-//!    synced, and only then is its page written, which cuts the old ones after W.
+//!    synced, and only then is its page written, which cuts the old ones after W. When that is synced
+//!    too, a SYNC entry behind them says so: whoever reads it need not doubt the page.
 
+mod behind;
 mod chain;
 mod scan;
 mod settle;
+mod step;
 mod survey;
 
 use std::{path::Path, sync::Arc};
 
 use super::{options::LogOptions, prepare::Preparation, tail::TailCache, writer::Log};
-use crate::storage::{StorageError, clock::Rng, disk::Disk};
+use crate::storage::{StorageError, bug::bug, clock::Rng, disk::Disk};
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +64,7 @@ impl Log {
             dir: dir.to_path_buf(),
             log_id,
             segments: scanned.segments,
+            placed_state: scanned.fold.hard_state,
             fold: scanned.fold,
             tail: TailCache::new(options.tail_cache_bytes),
             pending: std::collections::VecDeque::new(),
@@ -68,7 +72,7 @@ impl Log {
             active: None,
             joint: scanned.joint,
             preparation: Preparation::new(survey.largest_number + 1, survey.used_bytes(&chain)),
-            next_lsn: scanned.largest_lsn + 1,
+            next_lsn: if bug!(LsnReused) { scanned.watermark } else { scanned.largest_lsn } + 1,
             synced_lsn: scanned.watermark,
             group_in_flight: false,
             has_failed: false,
@@ -82,6 +86,7 @@ impl Log {
             above: scanned.above_watermark,
             live: scanned.live,
             page_only: scanned.page_only,
+            settled_state: scanned.settled_state,
         };
         log.settle(&survey, found, &mut recovery)?;
         recovery.segments = log.segments.count();

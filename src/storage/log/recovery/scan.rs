@@ -5,18 +5,19 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
     Recovery,
-    survey::{Found, Survey},
+    behind::look,
+    step::{Stop, Window, read_entry},
+    survey::{Found, Page, Survey},
 };
 use crate::storage::{
     StorageError,
+    bug::bug,
     log::{
-        entry::{Check, Item, decode_body},
+        entry::Item,
         fold::Fold,
-        header::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Lsn, Seed},
+        header::{EntryHeader, Lsn, Seed},
         index::Place,
         reader::read_placed,
         segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -32,6 +33,8 @@ pub(super) struct Scanned {
     pub(super) fold: Fold,
     /// The end of what was certainly synced.
     pub(super) joint: Joint,
+    /// Vote and purge mark there.
+    pub(super) settled_state: HardState,
     pub(super) watermark: Lsn,
     pub(super) largest_lsn: Lsn,
     /// Valid entries above the watermark.
@@ -49,15 +52,17 @@ pub(super) struct Above {
     pub(super) header: EntryHeader,
     pub(super) item: Item,
     end: End,
+    /// Vote and purge mark behind it.
+    state: HardState,
 }
 
 /// Where an entry ends.
 #[derive(Clone, Copy, Debug, Default)]
-struct End {
-    segment: u64,
-    lsn: Lsn,
-    position: u64,
-    header_crc: u32,
+pub(super) struct End {
+    pub(super) segment: u64,
+    pub(super) lsn: Lsn,
+    pub(super) position: u64,
+    pub(super) header_crc: u32,
 }
 
 /// Where and why reading stopped.
@@ -76,6 +81,7 @@ struct Scan<'a> {
     end: End,
     /// The last entry at or below the watermark.
     settled: End,
+    settled_state: HardState,
     watermark: Lsn,
     largest_lsn: Lsn,
     above: VecDeque<Above>,
@@ -98,6 +104,7 @@ pub(super) fn scan(survey: &Survey, chain: &[u64]) -> Result<Scanned, StorageErr
         fold: Fold::default(),
         end: End::default(),
         settled: End::default(),
+        settled_state: HardState::default(),
         watermark: 0,
         largest_lsn: 0,
         above: VecDeque::new(),
@@ -114,8 +121,11 @@ pub(super) fn scan(survey: &Survey, chain: &[u64]) -> Result<Scanned, StorageErr
     }
     let broken = scan.read_chain(chain)?;
     scan.look_behind(chain, broken.as_ref())?;
-    if scan.watermark > scan.end.lsn {
+    if scan.watermark > scan.end.lsn && !bug!(CorruptionCut) {
         return Err(scan.lost(broken));
+    }
+    if bug!(CopyNotMade) {
+        scan.raise_watermark(scan.end.lsn);
     }
     scan.settle_up_to_watermark();
     Ok(scan.finish(chain))
@@ -170,6 +180,9 @@ impl Scan<'_> {
             own.purged = stated.purged;
         }
         own.committed = own.committed.max(stated.committed);
+        if self.above.is_empty() {
+            self.settled_state = self.fold.hard_state;
+        }
     }
 
     /// Reads one segment to its end: its cut, its last entry before the next segment's first, or a
@@ -210,6 +223,10 @@ impl Scan<'_> {
                     position += entry.total_bytes();
                     self.take(segment, start, position, entry, item, header_crc)?;
                 }
+                // What verifies and is not understood was not torn: it is of a later version.
+                Err(Stop::Header(fault)) if fault.is_verified() => {
+                    return Err(segment.header_fault(position, fault));
+                }
                 Err(_) if is_continued => return Ok(None),
                 // The end of the newest segment: nothing is there, so nothing broke.
                 Err(Stop::Zero) if next.is_none() => return Ok(None),
@@ -234,7 +251,9 @@ impl Scan<'_> {
         self.fold.hard_state.committed = self.fold.hard_state.committed.max(header.committed);
         match &item {
             Item::Entry(entry) => {
-                self.fold.push(entry)?;
+                self.fold.push(entry).map_err(|error| {
+                    segment.corrupt(start, "an entry that continues the log", &error.to_string())
+                })?;
                 let place = Place {
                     segment: u32::try_from(segment.number).unwrap_or(u32::MAX),
                     position: u32::try_from(start).unwrap_or(u32::MAX),
@@ -247,7 +266,8 @@ impl Scan<'_> {
                     .control(*control, &|index, at| read_placed(index.place(at), &segments, at))?;
             }
         }
-        self.above.push_back(Above { header, item, end: self.end });
+        let state = self.fold.hard_state;
+        self.above.push_back(Above { header, item, end: self.end, state });
         self.settle_up_to_watermark();
         Ok(())
     }
@@ -257,6 +277,7 @@ impl Scan<'_> {
             && let Some(settled) = self.above.pop_front()
         {
             self.settled = settled.end;
+            self.settled_state = settled.state;
         }
     }
 
@@ -300,6 +321,21 @@ impl Scan<'_> {
     fn lost(&self, broken: Option<Break>) -> StorageError {
         if let Some(broken) = broken {
             return broken.error;
+        }
+        // The chain ends before a segment whose page cannot be read: that is where it is missing.
+        let damaged = self.survey.files.iter().find_map(|(number, found)| match found.page {
+            Page::Damaged { expected, found: sum } if *number > self.end.segment => {
+                Some((found, expected, sum))
+            }
+            _ => None,
+        });
+        if let Some((file, expected, sum)) = damaged {
+            return StorageError::Corrupt {
+                path: file.path.clone(),
+                position: 0,
+                expected: format!("segment header checksum {expected:08x}"),
+                found: format!("{sum:08x}"),
+            };
         }
         let expected = format!("entries up to {}, which were synced", self.watermark);
         let found = format!("the last entry is {}", self.end.lsn);
@@ -349,6 +385,7 @@ impl Scan<'_> {
                 cut_position: self.settled.position,
                 prev_crc: self.settled.header_crc,
             },
+            settled_state: self.settled_state,
             watermark: self.watermark,
             largest_lsn: self.largest_lsn,
             above_watermark: self.above.into(),
@@ -356,159 +393,5 @@ impl Scan<'_> {
             page_only,
             recovery: self.recovery,
         }
-    }
-}
-
-/// Why there is no entry at a position.
-enum Stop {
-    Zero,
-    Header(HeaderFault),
-    Body(crate::storage::log::entry::BodyFault),
-    Chain { expected: u32, found: u32 },
-    Lsn { after: Lsn, found: Lsn },
-    End,
-}
-
-impl Stop {
-    fn into_error(self, segment: &Segment, position: u64) -> StorageError {
-        match self {
-            Self::Zero => segment.header_fault(position, HeaderFault::Zero),
-            Self::Header(fault) => segment.header_fault(position, fault),
-            Self::Body(fault) => segment.body_fault(position, fault),
-            Self::Chain { expected, found } => segment.corrupt(
-                position,
-                &format!("an entry after header checksum {expected:08x}"),
-                &format!("one after {found:08x}"),
-            ),
-            Self::Lsn { after, found } => segment.corrupt(
-                position,
-                &format!("an entry number above {after}"),
-                &format!("{found}"),
-            ),
-            Self::End => segment.corrupt(position, "a whole entry", "the end of the segment"),
-        }
-    }
-}
-
-type Read = Result<(EntryHeader, Item, u32), Stop>;
-
-/// Reads and checks the entry at `position`, which must end at or before `limit`.
-fn read_entry(
-    window: &mut Window<'_>,
-    position: u64,
-    limit: u64,
-    before: End,
-) -> Result<Read, StorageError> {
-    let body_at = position + ENTRY_HEADER_BYTES as u64;
-    if body_at > limit {
-        // Fewer bytes than a header: nothing, if they are zeros.
-        let rest = window.bytes(position, limit.saturating_sub(position))?;
-        let is_zero = rest.iter().all(|byte| *byte == 0);
-        return Ok(Err(if is_zero { Stop::Zero } else { Stop::End }));
-    }
-    let head = window.bytes(position, ENTRY_HEADER_BYTES as u64)?;
-    let Ok(head) = <&[u8; ENTRY_HEADER_BYTES]>::try_from(head.as_ref()) else {
-        return Ok(Err(Stop::End));
-    };
-    let (header, header_crc) = match EntryHeader::decode(head, &window.segment.seed) {
-        Ok(decoded) => decoded,
-        Err(HeaderFault::Zero) => return Ok(Err(Stop::Zero)),
-        Err(fault) => return Ok(Err(Stop::Header(fault))),
-    };
-    if header.prev_crc != before.header_crc {
-        return Ok(Err(Stop::Chain { expected: before.header_crc, found: header.prev_crc }));
-    }
-    if header.lsn <= before.lsn {
-        return Ok(Err(Stop::Lsn { after: before.lsn, found: header.lsn }));
-    }
-    // The length is under the header's checksum, and is still believed only within the file.
-    if position + header.total_bytes() > limit {
-        return Ok(Err(Stop::End));
-    }
-    let body = window.bytes(body_at, header.total_bytes() - ENTRY_HEADER_BYTES as u64)?;
-    Ok(match decode_body(&header, &body, &window.segment.seed, Check::Full) {
-        Ok(item) => Ok((header, item, header_crc)),
-        Err(fault) => Err(Stop::Body(fault)),
-    })
-}
-
-/// Reads a file front to back in large pieces.
-struct Window<'a> {
-    segment: &'a Segment,
-    start: u64,
-    bytes: Bytes,
-}
-
-const WINDOW_BYTES: u64 = 1 << 20;
-
-impl<'a> Window<'a> {
-    fn new(segment: &'a Segment) -> Self {
-        Self { segment, start: 0, bytes: Bytes::new() }
-    }
-
-    /// Returns `len` bytes at `position`; fewer only at the end of the file.
-    fn bytes(&mut self, position: u64, len: u64) -> Result<Bytes, StorageError> {
-        let end = self.start + self.bytes.len() as u64;
-        if position < self.start || position + len > end {
-            let want = usize::try_from(len.max(WINDOW_BYTES)).unwrap_or(usize::MAX);
-            self.bytes = self.segment.read(position, want)?;
-            self.start = position;
-        }
-        let from = usize::try_from(position - self.start).unwrap_or(usize::MAX);
-        let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
-        let to = to.min(self.bytes.len());
-        Ok(self.bytes.slice(from.min(to)..to))
-    }
-}
-
-/// What lies behind the end of the log.
-#[derive(Default)]
-struct Behind {
-    /// Up to the last byte that is not zero.
-    bytes: u64,
-    entries: u64,
-    largest_lsn: Lsn,
-    watermark: Lsn,
-}
-
-/// Looks for headers from `from` on, at every place where one may start.
-fn look(found: &Found, seed: &Seed, from: u64) -> Result<Behind, StorageError> {
-    let mut behind = Behind::default();
-    let mut position = from;
-    let mut buffer = vec![0; usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX)];
-    while position < found.len {
-        let read = found
-            .file
-            .read_at(position, &mut buffer)
-            .map_err(StorageError::io("read segment", &found.path))?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            behind.bytes = position + last as u64 + 1 - from;
-            look_in(bytes, seed, &mut behind);
-        }
-        if read < buffer.len() {
-            break;
-        }
-        // The windows overlap by a header, so that none is missed.
-        let overlap = (ENTRY_HEADER_BYTES as u64).next_multiple_of(ENTRY_ALIGNMENT);
-        position += read as u64 - overlap;
-    }
-    Ok(behind)
-}
-
-fn look_in(bytes: &[u8], seed: &Seed, behind: &mut Behind) {
-    let step = usize::try_from(ENTRY_ALIGNMENT).unwrap_or(1);
-    let mut at = 0;
-    while let Some(head) = bytes.get(at..at + ENTRY_HEADER_BYTES) {
-        if let Ok(head) = <&[u8; ENTRY_HEADER_BYTES]>::try_from(head)
-            && let Ok((header, _)) = EntryHeader::decode(head, seed)
-        {
-            if header.lsn > behind.largest_lsn {
-                behind.entries += 1;
-            }
-            behind.largest_lsn = behind.largest_lsn.max(header.lsn);
-            behind.watermark = behind.watermark.max(header.synced_lsn);
-        }
-        at += step;
     }
 }

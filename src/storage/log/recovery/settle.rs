@@ -1,6 +1,10 @@
 //! Makes durable what was perhaps never on disk, and sets aside what cannot be read.
 
-use std::{collections::BTreeMap, io::IoSlice, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IoSlice,
+    sync::Arc,
+};
 
 use super::{
     Recovery,
@@ -9,11 +13,13 @@ use super::{
 };
 use crate::storage::{
     StorageError,
+    bug::bug,
+    disk::is_disk_full,
     log::{
         entry::{Control, Item, Stamp},
         header::Seed,
         index::Place,
-        segment::{SEGMENT_HEADER_BYTES, SegmentHeader},
+        segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
         segments::{Segment, segment_path},
         writer::{Active, Log},
     },
@@ -27,6 +33,16 @@ pub(super) struct Found {
     pub(super) live: Vec<u64>,
     /// The newest segment, if the log can go on in it.
     pub(super) page_only: Option<u64>,
+    /// Vote and purge mark at the watermark.
+    pub(super) settled_state: HardState,
+}
+
+/// Files that were prepared and never written.
+struct Unused {
+    /// Those that the log can go on in, with their sizes.
+    ready: BTreeMap<u64, u64>,
+    /// Those that it cannot.
+    spare: BTreeSet<u64>,
 }
 
 impl Log {
@@ -46,28 +62,36 @@ impl Log {
             .into_iter()
             .filter(|above| above.item != Item::Control(Control::Sync))
             .collect();
-        let mut kept = found.live;
-        kept.extend(found.page_only);
-        let reusable = self.reusable(survey)?;
-        let is_aside = |number: &u64| !kept.contains(number) && !reusable.contains_key(number);
-        let aside: Vec<u64> = survey.files.keys().copied().filter(is_aside).collect();
+        let unused = Self::unused(survey)?;
+        let aside: Vec<u64> = survey
+            .files
+            .keys()
+            .copied()
+            .filter(|number| !found.live.contains(number) && !unused.contains(*number))
+            .collect();
+        let page_only: Vec<u64> = found.page_only.into_iter().collect();
         if let Some(last) = self.segments.get(self.joint.predecessor) {
             self.stale_tail = Some((last, self.joint.cut_position));
         }
-        if copies.is_empty() && aside.is_empty() {
+        if copies.is_empty() && aside == page_only {
             if let Some(number) = found.page_only {
                 self.go_on_in(survey, number)?;
             }
-            for (number, capacity) in &reusable {
+            for (number, capacity) in &unused.ready {
                 self.take_over(survey, *number, *capacity)?;
             }
-            return Ok(());
+            return self.remove_unused(survey, &unused.spare);
         }
         // What is set aside may hold the only evidence of the watermark: the new page has it first.
         recovery.copied_entries = copies.len() as u64;
-        self.copy(&copies)?;
+        if bug!(SetAsideFirst) {
+            self.set_aside(survey, &aside, recovery)?;
+            return self.copy(&copies, found.settled_state);
+        }
+        self.copy(&copies, found.settled_state)?;
+        // The new page continues the watermark: whatever does not stand before it is out of the log.
         self.set_aside(survey, &aside, recovery)?;
-        self.remove_unused(survey, &reusable)
+        self.remove_unused(survey, &unused.all())
     }
 
     /// Goes on in a segment that has a page and nothing else. The page was perhaps never on disk:
@@ -93,23 +117,26 @@ impl Log {
         Ok(())
     }
 
-    /// Returns the files that hold nothing but zeros and have the size of a segment.
-    fn reusable(&self, survey: &Survey) -> Result<BTreeMap<u64, u64>, StorageError> {
-        let mut reusable = BTreeMap::new();
+    /// Returns the files that hold nothing but zeros, if anything.
+    fn unused(survey: &Survey) -> Result<Unused, StorageError> {
+        let mut unused = Unused { ready: BTreeMap::new(), spare: BTreeSet::new() };
         let newest =
             survey.files.iter().rev().find(|(_, f)| f.header().is_some()).map_or(0, |(n, _)| *n);
         for (number, found) in &survey.files {
-            let is_candidate = found.page == Page::Zero
-                && *number > newest
-                && found.len > SEGMENT_HEADER_BYTES as u64;
-            if is_candidate && self.is_zero(found)? {
-                reusable.insert(*number, found.len);
+            if found.page != Page::Zero || !Self::is_zero(found)? {
+                continue;
+            }
+            // Numbers rise along the log, and a page alone is no segment.
+            if *number > newest && found.len > SEGMENT_HEADER_BYTES as u64 {
+                unused.ready.insert(*number, found.len);
+            } else {
+                unused.spare.insert(*number);
             }
         }
-        Ok(reusable)
+        Ok(unused)
     }
 
-    fn is_zero(&self, found: &super::survey::Found) -> Result<bool, StorageError> {
+    fn is_zero(found: &super::survey::Found) -> Result<bool, StorageError> {
         let mut buffer = vec![0; 1 << 20];
         let mut position = 0;
         while position < found.len {
@@ -132,9 +159,14 @@ impl Log {
         capacity: u64,
     ) -> Result<(), StorageError> {
         let Some(found) = survey.files.get(&number) else { return Ok(()) };
-        // Its blocks were synced before it was ever used, its name too; a crash may have come before
-        // either, so both are made sure of again.
-        found.file.sync_all().map_err(StorageError::io("sync segment", &found.path))?;
+        // A crash may have come before its blocks or its name were made sure of: both are, again.
+        match found.file.allocate(0, capacity).and_then(|()| found.file.sync_all()) {
+            Ok(()) => {}
+            Err(error) if is_disk_full(&error) => {
+                return self.remove_unused(survey, &BTreeSet::from([number]));
+            }
+            Err(error) => return Err(StorageError::io("sync segment", &found.path)(error)),
+        }
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
         let seed = Seed::new(self.log_id, number);
         let file = Arc::clone(&found.file);
@@ -144,20 +176,21 @@ impl Log {
         Ok(())
     }
 
-    /// Copies entries into a new segment: contents, sync, name, and last the page that vouches for
-    /// them.
-    fn copy(&mut self, copies: &[Above]) -> Result<(), StorageError> {
+    /// Copies entries into a new segment: contents, sync, name, then the page that ties them to the
+    /// log, and last a SYNC entry that vouches for both.
+    fn copy(&mut self, copies: &[Above], state: HardState) -> Result<(), StorageError> {
         let number = self.preparation.next_number;
         let path = segment_path(&self.dir, self.log_id, number);
         let used: u64 = copies.iter().map(|above| above.item.encoded_bytes()).sum();
         let header_bytes = SEGMENT_HEADER_BYTES as u64;
-        let capacity = (header_bytes + used).max(self.options.segment_bytes_first);
+        let sync_bytes = Item::Control(Control::Sync).encoded_bytes();
+        let capacity = (header_bytes + used + sync_bytes).max(self.options.segment_bytes_first);
         let file = self.disk.create(&path).map_err(StorageError::io("create segment", &path))?;
         file.allocate(0, capacity).map_err(StorageError::io("allocate segment", &path))?;
         let seed = Seed::new(self.log_id, number);
-        let mut position = header_bytes;
+        let segment = Arc::new(Segment::new(number, path, file, seed));
+        let mut active = Active { segment, position: header_bytes, capacity };
         let mut prev_crc = self.joint.prev_crc;
-        let mut last_lsn = self.synced_lsn;
         for above in copies {
             let stamp = Stamp {
                 lsn: above.header.lsn,
@@ -165,9 +198,8 @@ impl Log {
                 committed: above.header.committed,
                 prev_crc,
             };
-            let encoded = above.item.encode(stamp, &seed);
-            let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
-            file.write_at(position, &slices).map_err(StorageError::io("write segment", &path))?;
+            let position = active.position;
+            prev_crc = write(&mut active, &above.item, stamp)?;
             if let Item::Entry(entry) = &above.item {
                 let place = Place {
                     segment: u32::try_from(number).unwrap_or(u32::MAX),
@@ -175,28 +207,39 @@ impl Log {
                 };
                 self.fold.index.set_place(entry.id, place);
             }
-            prev_crc = encoded.header_crc;
-            position += encoded.len;
-            last_lsn = above.header.lsn;
         }
-        file.sync_all().map_err(StorageError::io("sync segment", &path))?;
+        if bug!(PageFirst) {
+            self.synced_lsn = copies.last().map_or(self.synced_lsn, |last| last.header.lsn);
+        } else {
+            sync(&active.segment)?;
+        }
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
-        // The copies are synced: the page may say so.
-        self.synced_lsn = last_lsn;
-        let page = self.page_of_copy(number, copies);
-        file.write_at(0, &[IoSlice::new(page.encode().as_slice())])
-            .map_err(StorageError::io("write segment header", &path))?;
-        file.sync_data().map_err(StorageError::io("sync segment", &path))?;
-        let segment = Arc::new(Segment::new(number, path, file, seed));
-        self.segments.insert(Arc::clone(&segment));
-        self.active = Some(Active { segment, position, capacity });
+        let page = self.page_of_copy(number, copies, state);
+        active
+            .segment
+            .file
+            .write_at(0, &[IoSlice::new(page.encode().as_slice())])
+            .map_err(StorageError::io("write segment header", &active.segment.path))?;
+        sync(&active.segment)?;
+        if let Some(last) = copies.last() {
+            // Only now: a page that vouched for itself would be believed when it was read before it
+            // was synced, and be gone after the next power cut.
+            let lsn = self.next_lsn;
+            let committed = self.fold.hard_state.committed;
+            let stamp = Stamp { lsn, synced_lsn: last.header.lsn, committed, prev_crc };
+            prev_crc = write(&mut active, &Item::Control(Control::Sync), stamp)?;
+            sync(&active.segment)?;
+            (self.synced_lsn, self.marked_lsn, self.next_lsn) = (lsn, lsn, lsn + 1);
+        }
         self.joint.prev_crc = prev_crc;
+        self.segments.insert(Arc::clone(&active.segment));
+        self.active = Some(active);
         self.preparation.next_number = number + 1;
         self.preparation.log_bytes += capacity;
         Ok(())
     }
 
-    fn page_of_copy(&self, number: u64, copies: &[Above]) -> SegmentHeader {
+    fn page_of_copy(&self, number: u64, copies: &[Above], state: HardState) -> SegmentHeader {
         let first_index = copies.iter().find_map(|above| match &above.item {
             Item::Entry(entry) => Some(entry.id.index),
             Item::Control(_) => None,
@@ -214,7 +257,7 @@ impl Log {
             first_lsn: copies.first().map_or(self.next_lsn, |above| above.header.lsn),
             first_index: first_index.unwrap_or(end),
             synced_lsn: self.synced_lsn,
-            hard_state: self.fold.hard_state,
+            hard_state: HardState { committed: self.fold.hard_state.committed, ..state },
             created_ms: self.now_ms,
         }
     }
@@ -240,18 +283,47 @@ impl Log {
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))
     }
 
-    /// Removes segments that were prepared and never written: their numbers lie below the copy's.
+    /// Removes segments that were prepared and never written, and cannot be used any more.
     fn remove_unused(
         &mut self,
         survey: &Survey,
-        reusable: &BTreeMap<u64, u64>,
+        numbers: &BTreeSet<u64>,
     ) -> Result<(), StorageError> {
-        for number in reusable.keys() {
-            let Some(found) = survey.files.get(number) else { continue };
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        for found in numbers.iter().filter_map(|number| survey.files.get(number)) {
             self.disk
                 .remove(&found.path)
                 .map_err(StorageError::io("remove unused segment", &found.path))?;
         }
         self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))
+    }
+}
+
+/// Writes an entry at the end of a segment and returns the CRC of its header.
+fn write(active: &mut Active, item: &Item, stamp: Stamp) -> Result<u32, StorageError> {
+    let encoded = item.encode(stamp, &active.segment.seed);
+    let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
+    active
+        .segment
+        .file
+        .write_at(active.position, &slices)
+        .map_err(StorageError::io("write segment", &active.segment.path))?;
+    active.position += encoded.len;
+    Ok(encoded.header_crc)
+}
+
+fn sync(segment: &Segment) -> Result<(), StorageError> {
+    segment.file.sync_all().map_err(StorageError::io("sync segment", &segment.path))
+}
+
+impl Unused {
+    fn contains(&self, number: u64) -> bool {
+        self.ready.contains_key(&number) || self.spare.contains(&number)
+    }
+
+    fn all(&self) -> BTreeSet<u64> {
+        self.ready.keys().chain(&self.spare).copied().collect()
     }
 }

@@ -1,0 +1,290 @@
+//! Opening a node's directory and shards, and starting what drives them.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Config, NodeError,
+    core::{Node, QUEUE_WRITES_MAX, ShardHandle},
+    driver::{Driver, DriverParts, Reserve},
+    fatal::Fatal,
+    proposer::Proposer,
+    raft::{Group, GroupOptions},
+};
+use crate::storage::{
+    Shard, ShardOptions,
+    clock::{Clock, OsRng},
+    dir::{BALLAST, DataDir, DirError, Kind, Wanted},
+    disk::{Disk, Privacy, RealDisk},
+    kv::window::PRODUCER_BYTES_MAX,
+    log::options::{SEGMENT_BYTES_MAX_METADATA, TAIL_CACHE_BYTES},
+    sequencer::SequencerLimits,
+};
+
+/// Most bytes of entries under way in a shard.
+const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Most entries under way in a shard.
+const IN_FLIGHT_ENTRIES_MAX: usize = 1024;
+/// A shard of one node has one replica.
+const REPLICA: u64 = 1;
+
+/// Opens and locks the data directory.
+pub(super) fn open_directory(config: &Config, clock: &dyn Clock) -> Result<DataDir, NodeError> {
+    let wanted = Wanted { kind: Kind::Node, node_id: config.node_id, cluster_id: None };
+    let directory =
+        DataDir::open(&RealDisk, &config.data_dir, &wanted, clock, &mut random(&config.data_dir)?)?;
+    if directory.privacy() == Privacy::Tightened {
+        warn!(dir = %config.data_dir.display(), "directory was open to others: made private");
+    }
+    if let Err(error) = directory.ensure_ballast(&RealDisk) {
+        warn!(%error, "no room for the reserve that a full disk is met with");
+    }
+    Ok(directory)
+}
+
+fn random(path: &Path) -> Result<OsRng, NodeError> {
+    OsRng::new().map_err(|source| NodeError::Io {
+        action: "draw random numbers for",
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Returns the directory of a shard.
+fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
+    data_dir.join(format!("shard-{shard:010}"))
+}
+
+/// Opens the metadata shard and the data shards, and creates those a first start asks for.
+pub(super) fn open_shards(
+    node: &Node,
+    directory: &DataDir,
+) -> Result<Vec<(u32, Arc<Shard>)>, NodeError> {
+    let data_dir = directory.path();
+    let metadata = open_shard(node, data_dir, 0)?;
+    let is_new = metadata.catalog().collections.is_empty();
+    let mut shards = vec![(0, metadata)];
+    let mut next = 1;
+    loop {
+        let dir = shard_dir(data_dir, next);
+        let exists = RealDisk.exists(&dir).map_err(|source| NodeError::Io {
+            action: "look for shard",
+            path: dir,
+            source,
+        })?;
+        let is_wanted = is_new && next <= node.config().shards;
+        if !exists && !is_wanted {
+            return Ok(shards);
+        }
+        shards.push((next, open_shard(node, data_dir, next)?));
+        next += 1;
+    }
+}
+
+fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, NodeError> {
+    let dir = shard_dir(data_dir, number);
+    let failed = |action| {
+        let path = dir.clone();
+        move |source: io::Error| NodeError::Io { action, path, source }
+    };
+    match RealDisk.create_dir(&dir) {
+        Ok(()) => RealDisk.sync_dir(data_dir).map_err(failed("sync directory of shard"))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("create directory of shard")(error)),
+    }
+    let config = node.config();
+    let largest = if number == 0 {
+        config.segment_bytes.min(SEGMENT_BYTES_MAX_METADATA)
+    } else {
+        config.segment_bytes
+    };
+    let options = ShardOptions {
+        shard: number,
+        cluster_id: node.cluster_id(),
+        segment_bytes_first: config.segment_bytes_first().min(largest),
+        segment_bytes_max: largest,
+        tail_cache_bytes: TAIL_CACHE_BYTES,
+        producer_bytes_max: PRODUCER_BYTES_MAX,
+    };
+    let started = node.clock().monotonic();
+    let (shard, recovery) =
+        Shard::open(Arc::new(RealDisk), &dir, &options, &mut random(&dir)?, node.clock().wall_ms())
+            .map_err(|source| NodeError::Shard { shard: number, source })?;
+    let took = node.clock().monotonic().saturating_sub(started);
+    node.metrics().recovered(number, took, recovery.cut_bytes);
+    info!(
+        shard = number,
+        entries = recovery.entries,
+        bytes = recovery.bytes,
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "log recovered"
+    );
+    if recovery.cut_bytes > 0 || recovery.quarantined > 0 {
+        warn!(
+            shard = number,
+            cut_bytes = recovery.cut_bytes,
+            cut_entries = recovery.cut_entries,
+            quarantined = recovery.quarantined,
+            "cut a torn tail: it was never acknowledged"
+        );
+    }
+    Ok(Arc::new(shard))
+}
+
+/// The room that a full disk is met with: a file that can be given up.
+#[derive(Debug)]
+struct Ballast(Arc<DataDir>);
+
+impl Reserve for Ballast {
+    fn release(&self) -> io::Result<()> {
+        let removed = RealDisk.remove(&self.0.path().join(BALLAST));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => RealDisk.sync_dir(self.0.path()),
+        }
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        self.0.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
+    }
+}
+
+/// What runs behind the shards of a node.
+pub(super) struct Booted {
+    shards: Vec<Running>,
+    stop: CancellationToken,
+    consensus: Handle,
+    // Held last: the lock of the directory.
+    _directory: Arc<DataDir>,
+}
+
+struct Running {
+    group: Arc<Group>,
+    proposer: JoinHandle<()>,
+    driver: Driver,
+}
+
+/// Starts drivers, consensus and proposers, and waits until every shard takes writes.
+pub(super) async fn start(
+    node: &Arc<Node>,
+    directory: &Arc<DataDir>,
+    opened: Vec<(u32, Arc<Shard>)>,
+    consensus: &Handle,
+    fatal: &Fatal,
+) -> Result<Booted, NodeError> {
+    let stop = CancellationToken::new();
+    let mut running = Vec::new();
+    let mut handles = Vec::new();
+    for (number, shard) in opened {
+        let (one, handle) =
+            start_shard(node, directory, number, shard, consensus, fatal, &stop).await?;
+        running.push(one);
+        handles.push(handle);
+    }
+    for handle in &handles {
+        let mut open_term = handle.open_term.clone();
+        // The sender lives as long as the proposer, which lives as long as the node.
+        let _opened = open_term.wait_for(|term| *term != 0).await;
+    }
+    // Set once: a node is started once.
+    let _set = node.shards.set(handles);
+    let consensus = consensus.clone();
+    Ok(Booted { shards: running, stop, consensus, _directory: Arc::clone(directory) })
+}
+
+async fn start_shard(
+    node: &Arc<Node>,
+    directory: &Arc<DataDir>,
+    number: u32,
+    shard: Arc<Shard>,
+    consensus: &Handle,
+    fatal: &Fatal,
+    stop: &CancellationToken,
+) -> Result<(Running, Arc<ShardHandle>), NodeError> {
+    let config = node.config();
+    let driver = Driver::start(DriverParts {
+        number,
+        shard: Arc::clone(&shard),
+        clock: Arc::clone(&node.clock),
+        metrics: Arc::clone(&node.metrics),
+        reserve: Arc::new(Ballast(Arc::clone(directory))),
+        fatal: fatal.clone(),
+    })
+    .map_err(|source| NodeError::Io {
+        action: "start threads of shard",
+        path: shard_dir(directory.path(), number),
+        source,
+    })?;
+    let options = GroupOptions {
+        shard: number,
+        replica: REPLICA,
+        address: node.advertised().to_owned(),
+        heartbeat: config.heartbeat,
+        election_timeout: config.election_timeout,
+    };
+    let start = {
+        let (shard, flusher) = (Arc::clone(&shard), driver.flusher());
+        consensus.spawn(async move {
+            let group = Group::start(options, shard, flusher).await?;
+            group.initialize().await?;
+            Ok::<_, NodeError>(group)
+        })
+    };
+    let group = start
+        .await
+        .map_err(|error| NodeError::Consensus { shard: number, reason: error.to_string() })??;
+    let group = Arc::new(group);
+    let (queue, writes) = mpsc::channel(QUEUE_WRITES_MAX);
+    let (term, open_term) = watch::channel(0);
+    let proposer = Proposer {
+        group: Arc::clone(&group),
+        shard: Arc::clone(&shard),
+        clock: Arc::clone(&node.clock),
+        limits: SequencerLimits {
+            entry_bytes_max: config.max_message as u64,
+            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+            in_flight_entries_max: IN_FLIGHT_ENTRIES_MAX,
+            index_bytes_max: config.index_memory,
+        },
+        queue: writes,
+        stop: stop.clone(),
+        open_term: term,
+        fatal: fatal.clone(),
+        number,
+    };
+    let proposer = consensus.spawn(proposer.run());
+    let handle = ShardHandle { number, shard, group: Arc::clone(&group), queue, open_term };
+    Ok((Running { group, proposer, driver }, Arc::new(handle)))
+}
+
+impl Booted {
+    /// Lets the proposers finish, stops consensus, writes what waits, ends the threads.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        let mut drivers = Vec::new();
+        for Running { group, proposer, driver } in self.shards {
+            // A panic of the task has ended the process already.
+            let _ended = proposer.await;
+            let shutdown = self.consensus.spawn(async move { group.shutdown().await });
+            if let Ok(Err(error)) = shutdown.await {
+                warn!(%error, "consensus did not stop in order");
+            }
+            drivers.push(driver);
+        }
+        // Joining threads blocks, for as long as one group takes to be written.
+        for driver in drivers {
+            driver.stop();
+        }
+    }
+}

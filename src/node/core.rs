@@ -1,0 +1,267 @@
+//! What services know of the node: its shards, where a write goes, what it is doing.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use prkdb_types::ErrorCode;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    config::Config,
+    limits::Limits,
+    metrics::Metrics,
+    outcome::{Failure, Reply, Written},
+    proposer::no_leader,
+    raft::Group,
+    router::{Route, Routes},
+};
+use crate::storage::{Shard, clock::Clock, kv::catalog::Catalog, sequencer::WriteRequest};
+
+/// Writes that may wait for a shard's proposer.
+pub(super) const QUEUE_WRITES_MAX: usize = 4096;
+
+/// What the node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It reads its logs and waits for leaders.
+    Replaying,
+    /// It serves.
+    Serving,
+    /// It finishes what is under way.
+    Stopping,
+}
+
+/// A write on its way to a proposer.
+pub struct Submission {
+    /// The write.
+    pub request: WriteRequest,
+    /// When nobody waits for it any more.
+    pub deadline: Option<Instant>,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// A shard of this node.
+#[derive(Debug)]
+pub struct ShardHandle {
+    /// Its number.
+    pub number: u32,
+    /// Its log and applied state.
+    pub shard: Arc<Shard>,
+    pub(super) group: Arc<Group>,
+    pub(super) queue: mpsc::Sender<Submission>,
+    /// The term its sequencer is open in; 0 = closed.
+    pub(super) open_term: watch::Receiver<u64>,
+}
+
+impl ShardHandle {
+    /// Returns whether this replica takes writes.
+    pub fn is_leading(&self) -> bool {
+        *self.open_term.borrow() != 0
+    }
+
+    /// Returns the term it takes writes in; 0 if it does not.
+    pub fn term(&self) -> u64 {
+        *self.open_term.borrow()
+    }
+
+    /// Returns how many committed entries are not applied.
+    pub fn lag(&self) -> u64 {
+        self.group.lag()
+    }
+
+    /// Waits until a read sees every write acknowledged before the call.
+    ///
+    /// A shard with one voter acknowledges what it has applied, so its applied state is that.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoLeader`].
+    #[expect(clippy::unused_async, reason = "with more voters the leader is asked")]
+    pub async fn read_barrier(&self) -> Result<(), Failure> {
+        if self.is_leading() { Ok(()) } else { Err(no_leader()) }
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) cluster_id: [u8; 16],
+    pub(super) advertised: String,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) started: Duration,
+    pub(super) phase: AtomicU8,
+    pub(super) shards: OnceLock<Vec<Arc<ShardHandle>>>,
+    pub(super) routes: ArcSwap<Routes>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: Limits,
+    pub(super) admin: tokio::sync::Mutex<()>,
+}
+
+impl Node {
+    /// Returns the configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the cluster's id.
+    pub fn cluster_id(&self) -> [u8; 16] {
+        self.cluster_id
+    }
+
+    /// Returns host and port of the gRPC service, as clients are told.
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Returns how long the node has been running.
+    pub fn uptime(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.started)
+    }
+
+    /// Returns what the node is doing.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Replaying,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        let number = match phase {
+            Phase::Replaying => 0,
+            Phase::Serving => 1,
+            Phase::Stopping => 2,
+        };
+        self.phase.store(number, Ordering::Release);
+    }
+
+    /// Returns the shards, the metadata shard first; none while they are opened.
+    pub fn shards(&self) -> &[Arc<ShardHandle>] {
+        self.shards.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns a shard.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Replaying`] while they are opened, [`ErrorCode::NoLeader`] for one that is not
+    /// here.
+    pub fn shard(&self, number: u32) -> Result<&Arc<ShardHandle>, Failure> {
+        if self.shards.get().is_none() {
+            return Err(Failure::new(ErrorCode::Replaying, "the node is reading its log"));
+        }
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        self.shards().get(at).ok_or_else(|| {
+            Failure::new(ErrorCode::NoLeader, format!("shard {number} is not on this node"))
+        })
+    }
+
+    /// Returns the metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Returns the limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Returns the lock under which the catalogue is changed.
+    pub fn admin_lock(&self) -> &tokio::sync::Mutex<()> {
+        &self.admin
+    }
+
+    /// Returns the catalogue of the cluster.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shards().first().map(|metadata| metadata.shard.catalog()).unwrap_or_default()
+    }
+
+    /// Returns the route of a collection.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for what is no name, [`ErrorCode::CollectionNotFound`], and
+    /// [`ErrorCode::Replaying`] while the shards are opened.
+    pub fn route(&self, collection: &str) -> Result<Arc<Route>, Failure> {
+        let metadata = self.shard(0)?;
+        let catalog = metadata.shard.catalog();
+        let routes = self.routes.load();
+        if routes.is_of(&catalog) {
+            return routes.get(collection);
+        }
+        let fresh = Arc::new(Routes::new(catalog));
+        self.routes.store(Arc::clone(&fresh));
+        fresh.get(collection)
+    }
+
+    /// Hands a write to a shard. Never blocks; the reply is called once, or dropped if nobody knows.
+    pub fn submit(&self, shard: u32, write: Submission) {
+        let refuse = match (self.phase(), self.shard(shard)) {
+            (Phase::Stopping, _) => Failure::new(ErrorCode::Stopping, "the node is stopping"),
+            (_, Err(failure)) => failure,
+            (_, Ok(handle)) => match handle.queue.try_send(write) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(write)) => {
+                    self.metrics.limit("shard-queue-writes");
+                    let message = format!(
+                        "shard {shard} has {QUEUE_WRITES_MAX} writes waiting (shard-queue-writes)"
+                    );
+                    (write.reply)(Err(Failure::new(ErrorCode::Overloaded, message)));
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(write)) => {
+                    (write.reply)(Err(no_leader()));
+                    return;
+                }
+            },
+        };
+        (write.reply)(Err(refuse));
+    }
+
+    /// Writes and waits for the answer.
+    ///
+    /// # Errors
+    /// The [`Failure`] the write was answered with; unknown if the deadline passed.
+    ///
+    /// Cancel safety: dropped, the write may still be applied.
+    pub async fn write(
+        &self,
+        shard: u32,
+        request: WriteRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Written, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let reply: Reply = Box::new(move |result| drop(answer.send(result)));
+        self.submit(shard, Submission { request, deadline, reply });
+        let unknown = || Failure::unknown("the node stopped before the write was applied");
+        let answered = async { answered.await.unwrap_or_else(|_| Err(unknown())) };
+        match deadline {
+            None => answered.await,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline, answered).await.unwrap_or_else(|_| {
+                    Err(Failure::unknown("the deadline passed; the write may still be applied"))
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The threads that run a shard's jobs: one writes and syncs groups, one prepares segments.
+//!
+//! Whoever appended hears of it through [`Flusher::when_synced`], in the order of the log, from the
+//! flusher's thread. A failed write or sync is never tried again: nobody is told anything any more
+//! (their outcome is unknown), and the node ends.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tracing::{debug, error, warn};
+
+use super::{NodeError, fatal::Fatal, metrics::Metrics};
+use crate::storage::{
+    Shard,
+    clock::Clock,
+    log::{PrepareMode, Prepared, header::Lsn},
+};
+
+/// A log that has nothing to write for so long gets a SYNC entry.
+const IDLE_BEFORE_SYNC: Duration = Duration::from_millis(100);
+/// How long after a full disk the next preparation is tried.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// Above this rate of appended bytes per second, zeroing ahead would take the rate from the writer.
+const ZERO_BELOW_BYTES_PER_SECOND: u64 = 64 << 20;
+
+/// Called when what it waits for is synced. Must be short: it runs on the flusher's thread.
+pub(crate) type WhenSynced = Box<dyn FnOnce() + Send>;
+
+/// Room set aside for a full disk: given up when something admitted waits for a segment, and taken
+/// back when there is room again.
+pub(crate) trait Reserve: Send + Sync + fmt::Debug {
+    /// Gives it up.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn release(&self) -> io::Result<()>;
+    /// Takes it again.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn restore(&self) -> io::Result<()>;
+}
+
+/// What both threads and every handle share.
+struct Shared {
+    number: u32,
+    shard: Arc<Shard>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    reserve: Arc<dyn Reserve>,
+    fatal: Fatal,
+    synced: AtomicU64,
+    waiting: Mutex<VecDeque<(Lsn, WhenSynced)>>,
+    flush: Signal,
+    prepare: Signal,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("shard", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// A thread's reason to wake up.
+#[derive(Default)]
+struct Signal {
+    state: Mutex<SignalState>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct SignalState {
+    has_work: bool,
+    is_stopping: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process; until it has, what the lock guards is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Signal {
+    fn wake(&self) {
+        let mut state = lock(&self.state);
+        if !state.has_work {
+            state.has_work = true;
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        lock(&self.state).is_stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for work, a stop, or the end of `limit`; returns whether it is time to stop.
+    fn wait(&self, limit: Option<Duration>) -> bool {
+        let mut state = lock(&self.state);
+        while !state.has_work && !state.is_stopping {
+            match limit {
+                None => {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(limit) => {
+                    let (next, _) = self
+                        .changed
+                        .wait_timeout(state, limit)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    state = next;
+                    break;
+                }
+            }
+        }
+        let is_stopping = state.is_stopping && !state.has_work;
+        state.has_work = false;
+        is_stopping
+    }
+}
+
+/// A handle to a shard's flusher.
+#[derive(Clone, Debug)]
+pub(crate) struct Flusher(Arc<Shared>);
+
+impl Flusher {
+    /// Calls `done` when everything up to `lsn` is synced. If the log fails, it is dropped.
+    pub(crate) fn when_synced(&self, lsn: Lsn, done: WhenSynced) {
+        let mut waiting = lock(&self.0.waiting);
+        waiting.push_back((lsn, done));
+        // The group may have been synced between the append and this call.
+        let ready = take_ready(&mut waiting, self.0.synced.load(Ordering::Acquire));
+        drop(waiting);
+        for done in ready {
+            done();
+        }
+        self.0.flush.wake();
+    }
+}
+
+fn take_ready(waiting: &mut VecDeque<(Lsn, WhenSynced)>, synced: Lsn) -> Vec<WhenSynced> {
+    let ready = waiting.iter().take_while(|(lsn, _)| *lsn <= synced).count();
+    waiting.drain(..ready).map(|(_, done)| done).collect()
+}
+
+/// The threads of one shard.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a driver is made of.
+#[derive(Debug)]
+pub(crate) struct DriverParts {
+    /// The shard's number, for names and messages.
+    pub(crate) number: u32,
+    /// The shard.
+    pub(crate) shard: Arc<Shard>,
+    /// The node's clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The node's metrics.
+    pub(crate) metrics: Arc<Metrics>,
+    /// The node's reserve of room.
+    pub(crate) reserve: Arc<dyn Reserve>,
+    /// Where a failure ends the node.
+    pub(crate) fatal: Fatal,
+}
+
+impl Driver {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// That the system gives no thread.
+    pub(crate) fn start(parts: DriverParts) -> io::Result<Self> {
+        let DriverParts { number, shard, clock, metrics, reserve, fatal } = parts;
+        let shared = Arc::new(Shared {
+            number,
+            synced: AtomicU64::new(shard.synced_lsn()),
+            shard,
+            clock,
+            metrics,
+            reserve,
+            fatal,
+            waiting: Mutex::default(),
+            flush: Signal::default(),
+            prepare: Signal::default(),
+        });
+        let mut threads = Vec::new();
+        for (name, run) in [("flush", run_flusher as fn(&Shared)), ("prepare", run_preparer)] {
+            let shared = Arc::clone(&shared);
+            let builder = thread::Builder::new().name(format!("{name}-{number}"));
+            threads.push(builder.spawn(move || run(&shared))?);
+        }
+        shared.prepare.wake();
+        Ok(Self { shared, threads })
+    }
+
+    /// Returns a handle for those who append.
+    pub(crate) fn flusher(&self) -> Flusher {
+        Flusher(Arc::clone(&self.shared))
+    }
+
+    /// Writes what waits, marks it synced, and ends the threads.
+    pub(crate) fn stop(self) {
+        self.shared.flush.stop();
+        self.shared.prepare.stop();
+        for thread in self.threads {
+            // A panic of the thread has ended the process already.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn run_flusher(shared: &Shared) {
+    let mut is_idle = false;
+    loop {
+        // Something was written since the last SYNC: wait no longer than that is due.
+        let limit = (!is_idle).then_some(IDLE_BEFORE_SYNC);
+        let is_stopping = shared.flush.wait(limit);
+        match flush_all(shared) {
+            Ok(0) => {}
+            Ok(_) => {
+                is_idle = false;
+                if !is_stopping {
+                    continue;
+                }
+            }
+            Err(()) => return,
+        }
+        is_idle = shared.shard.mark_synced().is_none();
+        if flush_all(shared).is_err() || is_stopping {
+            return;
+        }
+    }
+}
+
+/// Writes and syncs group after group; returns how many.
+fn flush_all(shared: &Shared) -> Result<usize, ()> {
+    let mut count = 0;
+    shared.shard.set_now(shared.clock.wall_ms());
+    while let Some(job) = shared.shard.next_flush() {
+        let started = shared.clock.monotonic();
+        let result = job.run();
+        let took = shared.clock.monotonic().saturating_sub(started);
+        shared.metrics.flushed(job.bytes(), job.entries(), took);
+        match shared.shard.flushed(job, result) {
+            Ok(synced) => {
+                shared.synced.store(synced, Ordering::Release);
+                let ready = take_ready(&mut lock(&shared.waiting), synced);
+                for done in ready {
+                    done();
+                }
+            }
+            Err(source) => {
+                error!(shard = shared.number, error = %source, "write failed: stopping");
+                lock(&shared.waiting).clear();
+                shared.fatal.raise(NodeError::Shard { shard: shared.number, source });
+                return Err(());
+            }
+        }
+        count += 1;
+        shared.prepare.wake();
+    }
+    if shared.shard.has_unflushed() {
+        // It waits for a segment.
+        shared.prepare.wake();
+    }
+    Ok(count)
+}
+
+fn run_preparer(shared: &Shared) {
+    let mut retry = None;
+    let mut has_released = false;
+    let mut since = shared.clock.monotonic();
+    let mut bytes_then = shared.metrics.appended_bytes();
+    loop {
+        if shared.prepare.wait(retry.take()) {
+            return;
+        }
+        while let Some(job) = shared.shard.next_prepare() {
+            let rate = rate_of(shared, &mut since, &mut bytes_then);
+            let is_calm = rate < ZERO_BELOW_BYTES_PER_SECOND && !has_released;
+            let mode = if is_calm { PrepareMode::Zero } else { PrepareMode::Allocate };
+            debug!(shard = shared.number, file = %job.path().display(), ?mode, "prepare");
+            let result = job.run(mode);
+            match shared.shard.prepared(job, result) {
+                Ok(Prepared::Ready) => shared.flush.wake(),
+                Ok(Prepared::DiskFull) => {
+                    retry = Some(FULL_DISK_RETRY);
+                    if !has_released && shared.shard.has_unflushed() {
+                        has_released = release(shared);
+                    }
+                    break;
+                }
+                Err(source) => {
+                    error!(shard = shared.number, error = %source, "prepare failed: stopping");
+                    shared.fatal.raise(NodeError::Shard { shard: shared.number, source });
+                    return;
+                }
+            }
+        }
+        if has_released && retry.is_none() {
+            has_released = shared.reserve.restore().is_err();
+            retry = has_released.then_some(FULL_DISK_RETRY);
+        }
+    }
+}
+
+/// What was admitted before the disk filled up gets the room set aside for it.
+fn release(shared: &Shared) -> bool {
+    warn!(shard = shared.number, "disk is full: giving up the reserve for what was admitted");
+    match shared.reserve.release() {
+        Ok(()) => true,
+        Err(error) => {
+            error!(shard = shared.number, %error, "the reserve cannot be given up");
+            false
+        }
+    }
+}
+
+fn rate_of(shared: &Shared, since: &mut Duration, bytes_then: &mut u64) -> u64 {
+    let now = shared.clock.monotonic();
+    let bytes = shared.metrics.appended_bytes();
+    let elapsed = now.saturating_sub(*since).as_millis().max(1);
+    let grown = u128::from(bytes.saturating_sub(*bytes_then));
+    (*since, *bytes_then) = (now, bytes);
+    u64::try_from(grown * 1000 / elapsed).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,18 @@
+//! Consensus: the only place that names openraft.
+//!
+//! One [`Group`] per shard. Its log store and state machine are views of the shard's log and applied
+//! state; nothing is kept twice. What the rest of the node sees has no type of openraft in it.
+//!
+//! Does not know: what the frames of an entry hold, who asked for them.
+
+mod group;
+mod log_store;
+mod network;
+mod runtime;
+mod snapshot;
+mod state_machine;
+#[cfg(test)]
+mod suite;
+mod types;
+
+pub(crate) use group::{Group, GroupOptions, Leadership, LeadershipWatch, ProposalEnd};

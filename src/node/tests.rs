@@ -1,0 +1,137 @@
+//! Shards behind real consensus on one machine, without services.
+
+use std::{path::Path, sync::OnceLock};
+
+use bytes::Bytes;
+use prkdb_types::{
+    ErrorCode, ProducerStamp, ShardCommand,
+    command::{PartitionPut, ShardChange},
+};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    boot::{self, Booted},
+    core::Phase,
+    *,
+};
+use crate::storage::{
+    clock::{Clock, SystemClock},
+    sequencer::{Condition, WriteRequest},
+};
+
+struct Running {
+    node: std::sync::Arc<Node>,
+    booted: Booted,
+    runtime: Runtime,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.join("data"), 1 << 30) };
+        let clock = std::sync::Arc::new(SystemClock::new());
+        let directory = std::sync::Arc::new(boot::open_directory(&config, clock.as_ref()).unwrap());
+        let node = std::sync::Arc::new(Node {
+            limits: limits::Limits::new(&config),
+            config,
+            cluster_id: directory.identity().cluster_id.0,
+            advertised: "127.0.0.1:0".to_owned(),
+            started: clock.monotonic(),
+            clock,
+            phase: std::sync::atomic::AtomicU8::new(0),
+            shards: OnceLock::new(),
+            routes: arc_swap::ArcSwap::from_pointee(router::Routes::default()),
+            metrics: std::sync::Arc::new(metrics::Metrics::new()),
+            admin: tokio::sync::Mutex::new(()),
+        });
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let opened = boot::open_shards(&node, &directory).unwrap();
+        let fatal = fatal::Fatal::default();
+        let handle = runtime.handle().clone();
+        let booted =
+            runtime.block_on(boot::start(&node, &directory, opened, &handle, &fatal)).unwrap();
+        node.enter(Phase::Serving);
+        Self { node, booted, runtime }
+    }
+
+    fn write(&self, request: WriteRequest) -> Result<outcome::Written, outcome::Failure> {
+        self.runtime.block_on(self.node.write(1, request, None))
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.booted.stop());
+    }
+}
+
+fn host_partition() -> WriteRequest {
+    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true };
+    let change = Some(ShardChange::PartitionPut(put));
+    let commands = vec![ShardCommand { id: 1, version: 1, change }];
+    WriteRequest::Control { commands, timestamp_ms: 0 }
+}
+
+fn put(key: &'static [u8], value: &'static [u8], sequence: i32) -> WriteRequest {
+    WriteRequest::Put {
+        partition: 1,
+        collection: 1,
+        key: Bytes::from_static(key),
+        value: Bytes::from_static(value),
+        timestamp_ms: 7,
+        producer: Some(ProducerStamp { id: 5, epoch: 0, base_sequence: sequence }),
+        condition: Condition::None,
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_there_after_a_restart_and_a_repeat_gets_the_first_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.write(host_partition()).unwrap();
+    let first = running.write(put(b"k", b"v", 0)).unwrap();
+    assert_eq!((first.base_offset, first.kind), (0, outcome::WrittenKind::Appended));
+    let second = running.write(put(b"k", b"w", 1)).unwrap();
+    assert_eq!(second.base_offset, 1);
+    assert_eq!(second.replaced.map(|leaf| leaf.version), Some(0));
+    running.stop();
+
+    let running = Running::start(dir.path());
+    let shard = &running.node.shards()[1].shard;
+    assert_eq!(shard.get(1, b"k").unwrap().unwrap().value, &b"w"[..]);
+    let again = running.write(put(b"k", b"v", 0)).unwrap();
+    assert_eq!((again.base_offset, again.kind), (0, outcome::WrittenKind::Duplicate));
+    assert_eq!(again.revision, first.revision);
+    let gap = running.write(put(b"k", b"x", 9)).unwrap_err();
+    assert_eq!(gap.code, ErrorCode::OutOfOrder);
+    running.stop();
+}
+
+#[test]
+fn concurrent_writers_are_gathered_and_all_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.write(host_partition()).unwrap();
+    let node = std::sync::Arc::clone(&running.node);
+    let offsets = running.runtime.block_on(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..200u64 {
+            let node = std::sync::Arc::clone(&node);
+            tasks.spawn(async move {
+                let request = WriteRequest::Put {
+                    partition: 1,
+                    collection: 1,
+                    key: Bytes::from(format!("key-{writer}")),
+                    value: Bytes::from(vec![1; 100]),
+                    timestamp_ms: 7,
+                    producer: None,
+                    condition: Condition::IfAbsent,
+                };
+                node.write(1, request, None).await.unwrap().base_offset
+            });
+        }
+        let mut offsets = tasks.join_all().await;
+        offsets.sort_unstable();
+        offsets
+    });
+    assert_eq!(offsets, (0..200).collect::<Vec<u64>>());
+    assert_eq!(running.node.shards()[1].shard.keys(1), 200);
+    running.stop();
+}

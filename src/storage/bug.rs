@@ -1,0 +1,79 @@
+//! Defects that a test can plant, to show that the check that is green without them sees them.
+//!
+//! A defect is planted for the calling thread, in builds with `debug_assertions` alone: a release
+//! has none of this. Where a test can plant one from outside, in a disk or a driver, it does, and no
+//! switch is needed.
+
+/// A defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bug {
+    /// Checksums are computed and not compared.
+    CrcNotChecked,
+    /// Headers say that one entry more is synced than is.
+    WatermarkOffByOne,
+    /// Damage below the watermark is cut like a torn tail.
+    CorruptionCut,
+    /// New entries get numbers that lost ones had.
+    LsnReused,
+    /// What cannot be read is set aside before the page that replaces it is synced.
+    SetAsideFirst,
+    /// Entries that were perhaps never on disk are believed where they stand.
+    CopyNotMade,
+    /// The page of recovery's segment is written together with what it vouches for.
+    PageFirst,
+}
+
+#[cfg(debug_assertions)]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Takes the defect away when it goes out of scope.
+    #[derive(Debug)]
+    #[must_use = "the defect is gone when this is dropped"]
+    pub struct Planted(());
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+
+    /// Plants a defect in what this thread does.
+    pub fn plant(bug: Bug) -> Planted {
+        PLANTED.set(Some(bug));
+        Planted(())
+    }
+
+    /// Returns whether a defect is planted in what this thread does.
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(debug_assertions)]
+pub use planted::{Planted, is_planted, plant};
+
+/// Whether a defect is planted here; never in a release.
+#[cfg(debug_assertions)]
+macro_rules! bug {
+    ($name:ident) => {
+        $crate::storage::bug::is_planted($crate::storage::bug::Bug::$name)
+    };
+}
+
+/// Whether a defect is planted here; never in a release.
+#[cfg(not(debug_assertions))]
+macro_rules! bug {
+    ($name:ident) => {
+        false
+    };
+}
+
+pub(crate) use bug;

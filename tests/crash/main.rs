@@ -1,0 +1,18 @@
+//! What the log promises, against power cuts, kills, damage and failing disks.
+//!
+//! A *load* runs on a simulated disk that keeps an image after every mutating call. From each image
+//! crashes are made, opened and compared with a model. `docs/TESTING.md` has the figures; a violation
+//! names its load, its boundary and its loss, and repeats itself exactly.
+
+mod damage;
+mod decoder;
+mod faults;
+mod files;
+mod golden;
+mod holes;
+mod lives;
+mod load;
+mod model;
+mod planted;
+mod power;
+mod rig;
