@@ -50,9 +50,9 @@ fn packages() -> Vec<Value> {
 /// Returns whether an SPDX expression offers a licence of the list: `AND` needs both sides.
 fn is_allowed(expression: &str) -> bool {
     let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
-    plain.split(" AND ").all(|part| {
-        part.split(" OR ").any(|licence| ALLOWED.contains(&licence.trim()))
-    })
+    plain
+        .split(" AND ")
+        .all(|part| part.split(" OR ").any(|licence| ALLOWED.contains(&licence.trim())))
 }
 
 #[test]

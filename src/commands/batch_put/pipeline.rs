@@ -6,10 +6,7 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use prkdb_client::{
-    BatchAnswer, BatchAnswers, BatchFailed, BatchWriter, ClientError, ErrorCode, Partitions, Slot,
-};
-use prkdb_types::sequence_after;
+use prkdb_client::{BatchAnswer, BatchAnswers, BatchWriter, ClientError, Partitions, Slot};
 use tokio::time::Instant;
 
 use super::{

@@ -10,9 +10,9 @@ use super::{
     config,
     files::Announced,
 };
-use crate::commands::{
-    failure::{Failure, Result},
-    logging, panic,
+use crate::{
+    commands::{failure::Result, logging, panic},
+    node,
 };
 
 /// The variable that names the file.
@@ -44,8 +44,11 @@ pub fn run(args: &Args, file: Option<&Path>) -> Result {
         return Ok(());
     }
     let mut announced = Announced::default();
-    let facts = Facts { node_id: config.node_id, grpc: config.listen, http: None };
-    announce(&facts, &args, &mut announced)
-        .map_err(|error| Failure::io("announce the node", &error))?;
-    Ok(())
+    let stopped = node::run(config, |ready| {
+        let facts = Facts { node_id: ready.node_id, grpc: ready.grpc, http: ready.http };
+        announce(&facts, &args, &mut announced)
+    });
+    // The files say that the node is ready: they go before the process does.
+    drop(announced);
+    stopped.map(|_| ()).map_err(|error| config::failure(&error).into())
 }
