@@ -68,7 +68,7 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     let encoding = args.key_encoding.unwrap_or_default();
     if let Some(prefix) = &args.prefix {
         let prefix = input::key(prefix, encoding)?;
-        return by_prefix(session, &args, prefix).await;
+        return Box::pin(by_prefix(session, &args, prefix)).await;
     }
     let keys: Vec<Vec<u8>> =
         args.keys.iter().map(|key| input::key(key, encoding)).collect::<Result<_>>()?;
@@ -104,7 +104,7 @@ async fn delete(
     if let Some(version) = version {
         delete = delete.if_version(version);
     }
-    let deleted = session.writing(client.delete(delete)).await;
+    let deleted = session.writing(Box::pin(client.delete(delete))).await;
     let context = || format!("delete {}", escape_bytes(key));
     Ok(deleted.map_err(|error| session::failure(&error).context(context()))?.existed)
 }
@@ -146,7 +146,7 @@ async fn list(session: &mut Session, client: &Client, scan: Scan) -> Result {
             Cell::Number(row.version),
             Cell::Number(u64::from(row.partition)),
         ];
-        listing.row(&mut session.output, cells)?;
+        listing.row(&mut session.output, &cells)?;
     }
     listing.end(&mut session.output, &session.talk)
 }

@@ -105,10 +105,8 @@ pub async fn run(session: &mut Session, mut args: Args) -> Result {
         args.keys.iter().map(|key| input::key(key, encoding)).collect::<Result<_>>()?;
     let mut reads = read(session, &args, &keys).await?;
     if args.exists {
-        return match reads.iter().all(|read| read.value.is_some()) {
-            true => Ok(()),
-            false => Err(Stop::Quiet(exit::NOT_FOUND)),
-        };
+        let has_all = reads.iter().all(|read| read.value.is_some());
+        return if has_all { Ok(()) } else { Err(Stop::Quiet(exit::NOT_FOUND)) };
     }
     if let Some(default) = &args.default {
         let default = input::decode(default, Encoding::Bytes).unwrap_or_default();
@@ -196,6 +194,13 @@ fn has_only_line_breaks(text: &str) -> bool {
     text.split(['\n', '\t']).all(|part| escape_bytes(part.as_bytes()) == part)
 }
 
+/// Several keys in one document; the order of the members is that of the fields.
+#[derive(serde::Serialize)]
+struct Document {
+    schema: &'static str,
+    items: Vec<Object>,
+}
+
 fn print_json(session: &mut Session, args: &Args, keys: &[Vec<u8>], reads: &[Read]) -> Result {
     let time = session.output.options.time;
     let mut items: Vec<Object> = Vec::new();
@@ -216,11 +221,6 @@ fn print_json(session: &mut Session, args: &Args, keys: &[Vec<u8>], reads: &[Rea
     }
     if is_single {
         return items.iter().try_for_each(|item| session.output.document(item));
-    }
-    #[derive(serde::Serialize)]
-    struct Document {
-        schema: &'static str,
-        items: Vec<Object>,
     }
     session.output.document(&Document { schema: "prkdb.get/1", items })
 }

@@ -1,17 +1,22 @@
 //! Logs of the process, on stderr.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::commands::failure::{Failure, Result};
+use crate::commands::{
+    failure::{Failure, Result},
+    serve::LogFormat,
+};
 
 /// The variable that holds a filter, such as `info` or `prkdb_client=debug`.
-pub const VARIABLE: &str = "PRKDB_LOG";
+pub(crate) const VARIABLE: &str = "PRKDB_LOG";
 
 /// Installs the logs of a client command: warnings, more with each `-v`.
 ///
 /// # Errors
 /// A wrong filter in the environment is exit 2.
-pub fn client(verbose: u8) -> Result {
+pub(crate) fn client(verbose: u8) -> Result {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -30,6 +35,31 @@ pub fn client(verbose: u8) -> Result {
         .with_target(false)
         .finish();
     // A second installation in one process, as in tests, keeps the first.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _installed = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+/// Installs the logs of a node.
+///
+/// # Errors
+/// A wrong filter is exit 2.
+pub(super) fn server(format: LogFormat, level: Option<&str>) -> Result {
+    let level = level.unwrap_or("info");
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| Failure::usage(format!("--log-level: '{level}': {error}")))?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let is_text = match format {
+        LogFormat::Auto => is_journal || std::io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    // A second installation in one process, as in tests, keeps the first.
+    let _installed = match (is_text, is_journal) {
+        (true, false) => tracing::subscriber::set_global_default(builder.finish()),
+        // The journal has its own timestamps.
+        (true, true) => tracing::subscriber::set_global_default(builder.without_time().finish()),
+        (false, _) => tracing::subscriber::set_global_default(builder.json().finish()),
+    };
     Ok(())
 }

@@ -25,6 +25,7 @@ Examples:
 /// Arguments of `put`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Args {
     /// Key
     key: OsString,
@@ -82,7 +83,8 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
         put = put.return_previous();
     }
     let client = session.client().await?;
-    let written = session.writing(client.put(put)).await.map_err(|e| session::failure(&e))?;
+    let written =
+        session.writing(Box::pin(client.put(put))).await.map_err(|e| session::failure(&e))?;
     if session.output.options.format.is_json() {
         let mut document = Object::document("prkdb.put/1");
         document

@@ -8,7 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::commands::{
     batch_put, bench, collection, completions, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
-    get, health, help, logging, man, metrics, put, scan, serve,
+    get, health, help, logging, man, metrics,
+    output::Format,
+    put, scan, serve,
     session::Session,
     status,
     talk::{self, Talk},
@@ -28,7 +30,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return usage::unparsed(&error, &args),
     };
     let talk = Talk {
-        is_json: parsed.global.output.is_some_and(|format| format.is_json()),
+        is_json: parsed.global.output.is_some_and(Format::is_json),
         is_coloured: talk::is_coloured(parsed.global.color, talk::stderr_is_terminal()),
         is_quiet: parsed.global.quiet,
         ..Talk::plain()
@@ -63,9 +65,11 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
     use ClientCommand as C;
     match command {
         C::Demo(args) => demo::run(session, &args),
-        C::Put(args) => block_on(session, async |session| put::run(session, args).await),
+        C::Put(args) => block_on(session, async |session| Box::pin(put::run(session, args)).await),
         C::Get(args) => block_on(session, async |session| get::run(session, args).await),
-        C::Delete(args) => block_on(session, async |session| delete::run(session, args).await),
+        C::Delete(args) => {
+            block_on(session, async |session| Box::pin(delete::run(session, args)).await)
+        }
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
         C::BatchPut(args) => batch_put::run(session, &args),
         C::Collection(args) => {

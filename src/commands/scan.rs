@@ -114,7 +114,7 @@ async fn print_rows(
     stream: &mut ScanStream,
 ) -> Result {
     while let Some(row) = stream.next_row().await.map_err(|error| session::failure(&error))? {
-        rows.row(&mut session.output, cells(args, row))?;
+        rows.row(&mut session.output, &cells(args, &row))?;
     }
     rows.end(&mut session.output, &session.talk)?;
     if stream.revisions().len() > 1 {
@@ -125,7 +125,7 @@ async fn print_rows(
     Ok(())
 }
 
-fn cells(args: &Args, row: Row) -> Vec<Cell> {
+fn cells(args: &Args, row: &Row) -> Vec<Cell> {
     if args.keys_only {
         return vec![Cell::Bytes(row.key.to_vec())];
     }

@@ -126,7 +126,7 @@ async fn ask_others(session: &Session, client: &Client, first: wire::StatusReply
         Asked { id: node.id, address: node.address, answer }
     });
     let mut asked = futures_util::future::join_all(asking).await;
-    let address = if own.address.is_empty() { client.server().to_owned() } else { own.address };
+    let address = if own.address.is_empty() { client.server() } else { own.address };
     asked.push(Asked { id: own.id, address, answer: Ok(first) });
     asked.sort_by_key(|asked| asked.id);
     asked

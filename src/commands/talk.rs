@@ -11,6 +11,7 @@ use crate::commands::{failure::Failure, output::one_line, tree::ColorChoice};
 
 /// How much, and in which form, a command talks.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, each with a flag")]
 pub struct Talk {
     /// No notices, hints or progress.
     pub is_quiet: bool,
@@ -73,7 +74,7 @@ impl Talk {
         write(text.as_bytes());
     }
 
-    fn line(&self, label: &str, color: AnsiColor, message: &str) {
+    fn line(self, label: &str, color: AnsiColor, message: &str) {
         let line = if self.is_coloured {
             let style = Style::new().bold().fg_color(Some(color.into()));
             format!("{style}{label}{style:#} {message}\n")
@@ -86,7 +87,7 @@ impl Talk {
 
 /// One `write` for each message, so that lines of several processes do not mix.
 fn write(bytes: &[u8]) {
-    let _ = io::stderr().lock().write_all(bytes);
+    let _written = io::stderr().lock().write_all(bytes);
 }
 
 /// Decides about colour for one of the two outputs: the flag wins over the environment.

@@ -72,6 +72,7 @@ pub enum Units {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Global {
     /// Servers to begin with: HOST, HOST:PORT, [V6]:PORT or http://...; port 9090 unless given
     #[arg(short, long = "server", value_name = "ADDR", global = true, env = "PRKDB_SERVER",
@@ -139,9 +140,10 @@ pub struct Global {
         hide_short_help = true
     )]
     pub time: TimeStyle,
-    /// Colours; NO_COLOR and CLICOLOR_FORCE are respected
+    /// Which colours to use.
     #[arg(
         long,
+        help = "Colours; NO_COLOR and CLICOLOR_FORCE are respected",
         value_name = "WHEN",
         global = true,
         default_value = "auto",
@@ -151,8 +153,8 @@ pub struct Global {
     /// Print no confirmations, hints or progress
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Log to stderr; repeat for more (PRKDB_LOG takes filters)
-    #[arg(short, long, global = true, action = ArgAction::Count, hide_short_help = true)]
+    /// How much is logged.
+    #[arg(short, long, help = "Log to stderr; repeat for more (PRKDB_LOG takes filters)", global = true, action = ArgAction::Count, hide_short_help = true)]
     pub verbose: u8,
     /// Draw no progress
     #[arg(long, global = true, hide_short_help = true)]

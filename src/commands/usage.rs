@@ -15,7 +15,7 @@ use crate::commands::{
 };
 
 /// Prints what the parser has to say and returns the exit code.
-pub fn unparsed(error: &clap::Error, args: &[OsString]) -> u8 {
+pub(crate) fn unparsed(error: &clap::Error, args: &[OsString]) -> u8 {
     let choice = color_choice(args);
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

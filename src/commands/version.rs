@@ -45,7 +45,7 @@ pub async fn run(session: &mut Session, _: Args) -> Result {
     let server = if session.is_server_named {
         let client = session.client().await?;
         let reply = client.version().await.map_err(|error| session::failure(&error))?;
-        Some((client.server().to_owned(), reply))
+        Some((client.server(), reply))
     } else {
         None
     };

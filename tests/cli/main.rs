@@ -1,8 +1,11 @@
 //! The contract of the command line: what scripts may rely on.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 
+mod batch;
 mod cases;
 mod codes;
+mod data;
+mod fake;
 mod generated;
 mod help;
 mod input;

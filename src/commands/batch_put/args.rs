@@ -29,10 +29,12 @@ Each batch is applied whole or not at all; the command as a whole is not atomic.
 /// Arguments of `batch-put`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Args {
     /// File; '-' is standard input
     #[arg(default_value = "-")]
     pub file: PathBuf,
+    /// Where the records go.
     #[command(flatten)]
     pub collection: CollectionArg,
     /// Format of the file; auto goes by its extension, else delimited

@@ -26,7 +26,7 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The content of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// Its schema.
     pub schema: String,
     /// The input, as an absolute path.
@@ -61,7 +61,7 @@ pub struct State {
 
 /// The producer of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Producer {
+pub(crate) struct Producer {
     /// Its id.
     pub id: u64,
     /// The time of all its records: a repeat must be the same bytes.
@@ -72,7 +72,7 @@ pub struct Producer {
 
 /// Where a partition stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaneState {
+pub(crate) struct LaneState {
     /// Its number.
     pub partition: u32,
     /// Its records before it are acknowledged.
@@ -83,7 +83,7 @@ pub struct LaneState {
 
 /// How far rejected records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejected {
+pub(crate) struct Rejected {
     /// Rejected records before it are counted.
     pub byte_offset: u64,
     /// The length of the file of records.
@@ -94,7 +94,7 @@ pub struct Rejected {
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+pub(crate) struct Target {
     /// The cluster.
     pub cluster_id: String,
     /// The collection's name.
@@ -113,7 +113,7 @@ pub struct Target {
 
 impl State {
     /// Returns the state of a run that begins.
-    pub fn new(input: &Input, target: Target, args: Value, timestamp_ms: i64) -> Self {
+    pub(crate) fn new(input: &Input, target: Target, args: Value, timestamp_ms: i64) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
             input: input.path.display().to_string(),
@@ -134,7 +134,7 @@ impl State {
     }
 
     /// Returns where to go on.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place { offset: self.byte_offset, record: self.record, line: self.line }
     }
 
@@ -142,7 +142,7 @@ impl State {
     ///
     /// # Errors
     /// 7, naming what differs; 13 where the input cannot be read.
-    pub fn check(&self, input: &Input, target: &Target, args: &Value) -> Result {
+    pub(crate) fn check(&self, input: &Input, target: &Target, args: &Value) -> Result {
         let differs = |what: &str, then: &dyn std::fmt::Display, now: &dyn std::fmt::Display| {
             let message = format!("checkpoint: {what} was {then}, is {now}");
             Err(Failure::checkpoint_mismatch(message).into())
@@ -193,7 +193,7 @@ impl State {
 
 /// The file that is read.
 #[derive(Clone, Debug)]
-pub struct Input {
+pub(crate) struct Input {
     path: PathBuf,
     size: u64,
     mtime: String,
@@ -204,7 +204,7 @@ impl Input {
     ///
     /// # Errors
     /// 13 where it cannot be read.
-    pub fn of(path: &Path) -> Result<Self> {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
         let failed =
             |error: io::Error| Failure::io(format_args!("open {}", path.display()), &error);
         let path = fs::canonicalize(path).map_err(failed)?;
@@ -218,7 +218,7 @@ impl Input {
     ///
     /// # Errors
     /// 13.
-    pub fn fingerprint(&self, end: u64) -> Result<String> {
+    pub(crate) fn fingerprint(&self, end: u64) -> Result<String> {
         let sample = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;
             let first = checksum(&mut file, 0, end.min(SAMPLE_BYTES))?;
@@ -242,7 +242,7 @@ fn checksum(file: &mut File, start: u64, length: u64) -> io::Result<u32> {
 ///
 /// # Errors
 /// 13 where it cannot be read, 7 where it is none.
-pub fn read(path: &Path) -> Result<State> {
+pub(crate) fn read(path: &Path) -> Result<State> {
     let bytes = crate::commands::input::file(path, FILE_BYTES_MAX)?;
     let state: State = serde_json::from_slice(&bytes).map_err(|error| {
         Failure::checkpoint_mismatch(format!("checkpoint {}: {error}", path.display()))
@@ -258,7 +258,7 @@ pub fn read(path: &Path) -> Result<State> {
 ///
 /// # Errors
 /// 13.
-pub fn write(path: &Path, state: &State) -> Result {
+pub(crate) fn write(path: &Path, state: &State) -> Result {
     let save = || -> io::Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.unwrap_or(Path::new("."));
@@ -276,7 +276,7 @@ pub fn write(path: &Path, state: &State) -> Result {
 ///
 /// # Errors
 /// 13.
-pub fn remove(path: &Path) -> Result {
+pub(crate) fn remove(path: &Path) -> Result {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failure::io(format_args!("remove {}", path.display()), &error).into())

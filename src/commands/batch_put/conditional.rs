@@ -10,7 +10,7 @@ use super::lane::Batch;
 const LANES: u32 = 16;
 
 /// Puts under way.
-pub struct Puts {
+pub(crate) struct Puts {
     client: Client,
     collection: String,
     timestamp_ms: i64,
@@ -20,23 +20,28 @@ pub struct Puts {
 
 impl Puts {
     /// Prepares puts into a collection.
-    pub fn new(client: Client, collection: String, timestamp_ms: i64, concurrency: u16) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        collection: String,
+        timestamp_ms: i64,
+        concurrency: u16,
+    ) -> Self {
         let lanes = u32::from(concurrency) * LANES;
         Self { client, collection, timestamp_ms, lanes, running: FuturesUnordered::new() }
     }
 
     /// Returns how many lanes there are.
-    pub fn lanes(&self) -> u32 {
+    pub(crate) fn lanes(&self) -> u32 {
         self.lanes
     }
 
     /// Returns the lane of a key.
-    pub fn lane(&self, key: &[u8]) -> u32 {
+    pub(crate) fn lane(&self, key: &[u8]) -> u32 {
         murmur2(key) % self.lanes
     }
 
     /// Sends a batch of one.
-    pub fn start(&mut self, lane: u32, batch: &Batch) {
+    pub(crate) fn start(&mut self, lane: u32, batch: &Batch) {
         let Some(entry) = batch.entries.first() else { return };
         let value = entry.record.value.clone().unwrap_or_default();
         let put = Put::new(self.collection.clone(), entry.record.key.clone(), value)
@@ -69,7 +74,7 @@ impl Puts {
     /// Waits for one of the puts under way; for ever where there is none.
     ///
     /// Cancel safety: dropping the future loses no answer.
-    pub async fn next(&mut self) -> BatchAnswer {
+    pub(crate) async fn next(&mut self) -> BatchAnswer {
         match self.running.next().await {
             Some(answer) => answer,
             None => std::future::pending().await,

@@ -12,7 +12,7 @@ const RECORD_OVERHEAD: usize = 32;
 
 /// A record that waits for its answer.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Key and value.
     pub record: Record,
     /// Where it stood.
@@ -23,7 +23,7 @@ pub struct Entry {
 
 /// Records that are applied together.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The records.
     pub entries: Vec<Entry>,
     bytes: usize,
@@ -31,12 +31,12 @@ pub struct Batch {
 
 impl Batch {
     /// Returns where its first record stood.
-    pub fn start(&self) -> Option<Place> {
+    pub(crate) fn start(&self) -> Option<Place> {
         self.entries.first().map(|entry| entry.start)
     }
 
     /// Returns the bytes of its keys and values.
-    pub fn payload(&self) -> u64 {
+    pub(crate) fn payload(&self) -> u64 {
         u64::try_from(self.entries.iter().map(|entry| entry.record.payload()).sum::<usize>())
             .unwrap_or(u64::MAX)
     }
@@ -45,7 +45,11 @@ impl Batch {
     ///
     /// # Errors
     /// Those of the encoder.
-    pub fn encode(&self, stamp: ProducerStamp, timestamp_ms: i64) -> Result<Bytes, BatchError> {
+    pub(crate) fn encode(
+        &self,
+        stamp: ProducerStamp,
+        timestamp_ms: i64,
+    ) -> Result<Bytes, BatchError> {
         let mut builder = BatchBuilder::with_capacity(stamp, Compression::None, self.bytes);
         for Entry { record, .. } in &self.entries {
             builder.push(timestamp_ms, Some(&record.key), record.value.as_deref(), &[])?;
@@ -56,7 +60,7 @@ impl Batch {
 
 /// A partition's records on their way.
 #[derive(Clone, Debug, Default)]
-pub struct Lane {
+pub(crate) struct Lane {
     /// What is being collected.
     open: Batch,
     /// Cut, not yet sent.
@@ -75,7 +79,7 @@ pub struct Lane {
 
 /// Where batches are cut: by count and bytes, and by nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub(crate) struct Cut {
     /// The most records.
     pub records: usize,
     /// The most bytes; a record that is longer is a batch of its own.
@@ -84,7 +88,7 @@ pub struct Cut {
 
 impl Lane {
     /// Adds a record; returns whether a batch became ready to be sent.
-    pub fn push(&mut self, entry: Entry, cut: Cut) -> bool {
+    pub(crate) fn push(&mut self, entry: Entry, cut: Cut) -> bool {
         let length = entry.record.payload() + RECORD_OVERHEAD;
         let ready = self.waiting.len();
         if !self.open.entries.is_empty() && self.open.bytes + length > cut.bytes {
@@ -99,27 +103,27 @@ impl Lane {
     }
 
     /// Cuts what is being collected.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if !self.open.entries.is_empty() {
             self.waiting.push_back(std::mem::take(&mut self.open));
         }
     }
 
     /// Puts what came back in front of what waits.
-    pub fn requeue(&mut self) {
+    pub(crate) fn requeue(&mut self) {
         while let Some(batch) = self.returned.pop_back() {
             self.waiting.push_front(batch);
         }
     }
 
     /// Returns where the first record stands that is not answered.
-    pub fn first_unanswered(&self) -> Option<Place> {
+    pub(crate) fn first_unanswered(&self) -> Option<Place> {
         let sent = self.in_flight.front().or(self.returned.front());
         sent.or(self.waiting.front()).unwrap_or(&self.open).start()
     }
 
     /// Returns whether nothing is cut, sent or came back.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty() && self.returned.is_empty()
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Each batch is applied whole or not at all; the command as a whole is not.
 
+mod answers;
 mod args;
 mod checkpoint;
 mod conditional;

@@ -6,10 +6,7 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use prkdb_client::{
-    BatchAnswer, BatchAnswers, BatchFailed, BatchWriter, ClientError, ErrorCode, Partitions, Slot,
-};
-use prkdb_types::sequence_after;
+use prkdb_client::{BatchAnswer, BatchAnswers, BatchWriter, ClientError, Partitions, Slot};
 use tokio::time::Instant;
 
 use super::{
@@ -31,11 +28,11 @@ use crate::commands::{
 /// Puts that wait for one before them with a key of the same lane.
 const PUTS_WAITING: usize = 1024;
 /// Batches answered before a checkpoint is written: half of what a server remembers.
-const SAVE_BATCHES: usize = WINDOW_BATCHES / 2;
+pub(super) const SAVE_BATCHES: usize = WINDOW_BATCHES / 2;
 
 /// How a pipeline works.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The input's name in messages.
     pub input: String,
     /// Where batches are cut.
@@ -61,11 +58,11 @@ pub struct Options {
 }
 
 /// Called when enough was answered for a checkpoint.
-pub type Save<'a> = Box<dyn FnMut(&Pipeline<'_>, &mut Option<Rejects>) -> Result + 'a>;
+pub(crate) type Save<'a> = Box<dyn FnMut(&Pipeline<'_>, &mut Option<Rejects>) -> Result + 'a>;
 
 /// The state of a run.
-pub struct Pipeline<'a> {
-    link: Link,
+pub(crate) struct Pipeline<'a> {
+    pub(super) link: Link,
     /// How it works.
     pub options: Options,
     /// The lanes, by partition.
@@ -79,14 +76,14 @@ pub struct Pipeline<'a> {
     /// Whether nothing more is read.
     pub is_stopping: bool,
     rejects: Option<Rejects>,
-    save: Option<Save<'a>>,
+    pub(super) save: Option<Save<'a>>,
     progress: Progress,
     started: Instant,
     admitted: u64,
 }
 
 /// Where records go.
-pub enum Link {
+pub(crate) enum Link {
     /// As batches over a stream.
     Batches {
         /// Sends.
@@ -122,7 +119,7 @@ impl Link {
 
 impl<'a> Pipeline<'a> {
     /// Prepares a run.
-    pub fn new(link: Link, options: Options, progress: Progress) -> Self {
+    pub(crate) fn new(link: Link, options: Options, progress: Progress) -> Self {
         let lanes = usize::try_from(link.lanes()).unwrap_or(usize::MAX);
         Self {
             link,
@@ -141,17 +138,17 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Writes rejected records.
-    pub fn with_rejects(&mut self, rejects: Option<Rejects>) {
+    pub(crate) fn with_rejects(&mut self, rejects: Option<Rejects>) {
         self.rejects = rejects;
     }
 
     /// Writes checkpoints.
-    pub fn with_save(&mut self, save: Save<'a>) {
+    pub(crate) fn with_save(&mut self, save: Save<'a>) {
         self.save = Some(save);
     }
 
     /// Returns the producer's id.
-    pub fn producer_id(&self) -> u64 {
+    pub(crate) fn producer_id(&self) -> u64 {
         match &self.link {
             Link::Batches { writer, .. } => writer.producer_id(),
             Link::Puts(_) | Link::Dry => 0,
@@ -162,7 +159,7 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// An error that no later record can mend; what was answered is counted.
-    pub async fn run(&mut self, source: &mut Source) -> Result {
+    pub(crate) async fn run(&mut self, source: &mut Source) -> Result {
         while !self.is_stopping {
             let chunk = tokio::select! {
                 chunk = source.chunks.recv() => chunk,
@@ -205,7 +202,7 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// As [`Pipeline::run`].
-    pub async fn drain(&mut self, limit: Duration) -> Result {
+    pub(crate) async fn drain(&mut self, limit: Duration) -> Result {
         self.is_stopping = true;
         let deadline = Instant::now() + limit;
         while self.lanes.iter().any(|lane| !lane.in_flight.is_empty()) {
@@ -252,7 +249,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The lane of a partition. The table of partitions gives only numbers that have a lane.
-    fn lane(&mut self, partition: usize) -> &mut Lane {
+    pub(super) fn lane(&mut self, partition: usize) -> &mut Lane {
         self.lanes.get_mut(partition).expect("a partition's number is below their count")
     }
 
@@ -317,7 +314,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Sends the next put of a lane, if none is under way.
-    fn start_put(&mut self, lane: usize) {
+    pub(super) fn start_put(&mut self, lane: usize) {
         let Link::Puts(puts) = &mut self.link else { return };
         let number = u32::try_from(lane).unwrap_or(u32::MAX);
         let Some(lane) = self.lanes.get_mut(lane).filter(|lane| lane.in_flight.is_empty()) else {
@@ -379,93 +376,6 @@ impl<'a> Pipeline<'a> {
         self.take(answer)
     }
 
-    fn take(&mut self, answer: Option<BatchAnswer>) -> Result {
-        match answer {
-            None => Err(self.ended().into()),
-            Some(BatchAnswer::Acked(acked)) => {
-                let partition = usize::try_from(acked.partition).unwrap_or(usize::MAX);
-                let lane = self.lane(partition);
-                let Some(batch) = lane.in_flight.pop_front() else { return Ok(()) };
-                let after = sequence_after(acked.base_sequence.cast_signed(), acked.records);
-                lane.sequence = after.cast_unsigned();
-                lane.unsaved += 1;
-                let is_due = lane.unsaved >= SAVE_BATCHES;
-                self.tally.put += u64::try_from(batch.entries.len()).unwrap_or(0);
-                self.tally.bytes += batch.payload();
-                self.start_put(partition);
-                if is_due && self.save.is_some() { self.checkpoint() } else { Ok(()) }
-            }
-            Some(BatchAnswer::Failed(failed)) => self.failed(failed),
-            Some(BatchAnswer::NotApplied(batch)) => {
-                let partition = usize::try_from(batch.partition).unwrap_or(usize::MAX);
-                let lane = self.lane(partition);
-                if let Some(batch) = lane.in_flight.pop_front() {
-                    lane.returned.push_back(batch);
-                }
-                self.go_on(partition)
-            }
-        }
-    }
-
-    /// Why the stream of batches ended before its answers.
-    fn ended(&self) -> Failure {
-        match &self.link {
-            Link::Batches { writer, .. } => match writer.resume(0) {
-                Err(error) => session::failure(&error),
-                Ok(()) => Failure::of(ErrorCode::Unreachable, "the stream of batches ended"),
-            },
-            Link::Puts(_) | Link::Dry => Failure::of(ErrorCode::Internal, "no stream of batches"),
-        }
-    }
-
-    /// A batch that no server will ever take is rejected; every other failure ends the run.
-    fn failed(&mut self, failed: BatchFailed) -> Result {
-        let partition = usize::try_from(failed.partition).unwrap_or(usize::MAX);
-        let is_rejected = matches!(
-            failed.error.code(),
-            ErrorCode::KeyEmpty
-                | ErrorCode::KeyTooLarge
-                | ErrorCode::ValueTooLarge
-                | ErrorCode::MessageTooLarge
-                | ErrorCode::BatchInvalid
-                | ErrorCode::VersionMismatch
-        );
-        if !is_rejected {
-            return Err(session::failure(&failed.error).into());
-        }
-        let Some(batch) = self.lane(partition).in_flight.pop_front() else { return Ok(()) };
-        let reason = failed.error.to_string();
-        for entry in batch.entries {
-            self.count_rejected(entry.start, &entry.raw, &reason)?;
-        }
-        self.go_on(partition)
-    }
-
-    /// Once every answer of a halted partition is there, what came back is sent again, or dropped.
-    fn go_on(&mut self, partition: usize) -> Result {
-        if !self.lane(partition).in_flight.is_empty() {
-            return Ok(());
-        }
-        let is_stopping = self.is_stopping && self.options.stops_at_error;
-        let lane = self.lane(partition);
-        if is_stopping {
-            lane.returned.clear();
-            lane.waiting.clear();
-        }
-        lane.requeue();
-        let number = u32::try_from(partition).unwrap_or(u32::MAX);
-        match &self.link {
-            Link::Batches { writer, .. } => {
-                writer.resume(number).map_err(|error| session::failure(&error).into())
-            }
-            Link::Puts(_) => {
-                self.start_put(partition);
-                Ok(())
-            }
-            Link::Dry => Ok(()),
-        }
-    }
-
     fn reject(&mut self, start: Place, end: Place, raw: &[u8], reason: &str) -> Result {
         if start.offset < self.rejected_to {
             self.read_to = end;
@@ -477,7 +387,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn count_rejected(&mut self, start: Place, raw: &[u8], reason: &str) -> Result {
+    pub(super) fn count_rejected(&mut self, start: Place, raw: &[u8], reason: &str) -> Result {
         self.tally.rejected += 1;
         if self.tally.first_error.is_none() {
             let message = format!("{}:{}: {reason}", self.options.input, start.line + 1);
@@ -496,7 +406,7 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// 13.
-    pub fn checkpoint(&mut self) -> Result {
+    pub(crate) fn checkpoint(&mut self) -> Result {
         let Some(mut save) = self.save.take() else { return Ok(()) };
         let mut rejects = self.rejects.take();
         let saved = save(self, &mut rejects);

@@ -3,11 +3,11 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// What is drawn; nothing where progress is off.
-pub struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// Begins to draw.
-    pub fn new(is_on: bool, size: Option<u64>) -> Self {
+    pub(crate) fn new(is_on: bool, size: Option<u64>) -> Self {
         if !is_on {
             return Self(ProgressBar::hidden());
         }
@@ -22,7 +22,7 @@ impl Progress {
     }
 
     /// Shows how far it is.
-    pub fn set(&self, bytes: u64, records: u64) {
+    pub(crate) fn set(&self, bytes: u64, records: u64) {
         if !self.0.is_hidden() {
             self.0.set_position(bytes);
             self.0.set_message(format!("{records} put"));

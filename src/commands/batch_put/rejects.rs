@@ -13,7 +13,7 @@ use crate::commands::{
 };
 
 /// The two files.
-pub struct Rejects {
+pub(crate) struct Rejects {
     records: Out,
     reasons: Out,
     terminator: Option<u8>,
@@ -31,7 +31,7 @@ impl Rejects {
     ///
     /// # Errors
     /// 13.
-    pub fn open(path: &Path, known: Rejected, terminator: Option<u8>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, known: Rejected, terminator: Option<u8>) -> Result<Self> {
         let mut reasons = path.as_os_str().to_owned();
         reasons.push(".reasons");
         Ok(Self {
@@ -45,7 +45,7 @@ impl Rejects {
     ///
     /// # Errors
     /// 13.
-    pub fn header_row(&mut self, row: &[u8]) -> Result {
+    pub(crate) fn header_row(&mut self, row: &[u8]) -> Result {
         if self.records.length == 0 { self.records.write(row) } else { Ok(()) }
     }
 
@@ -53,7 +53,7 @@ impl Rejects {
     ///
     /// # Errors
     /// 13.
-    pub fn add(&mut self, place: Place, raw: &[u8], reason: &str) -> Result {
+    pub(crate) fn add(&mut self, place: Place, raw: &[u8], reason: &str) -> Result {
         self.records.write(raw)?;
         if let Some(terminator) =
             self.terminator.filter(|end| !raw.is_empty() && raw.last() != Some(end))
@@ -67,7 +67,7 @@ impl Rejects {
     ///
     /// # Errors
     /// 13.
-    pub fn sync(&mut self) -> Result<(u64, u64)> {
+    pub(crate) fn sync(&mut self) -> Result<(u64, u64)> {
         Ok((self.records.sync()?, self.reasons.sync()?))
     }
 }

@@ -27,7 +27,7 @@ const CHUNKS: usize = 4;
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Where records come from.
-pub enum From<'a> {
+pub(crate) enum From<'a> {
     /// Standard input.
     Stdin,
     /// A file.
@@ -37,10 +37,10 @@ pub enum From<'a> {
 }
 
 /// What the reading thread hands over.
-pub type Chunk = io::Result<Vec<Item>>;
+pub(crate) type Chunk = io::Result<Vec<Item>>;
 
 /// Records that are read ahead.
-pub struct Source {
+pub(crate) struct Source {
     /// Chunks of records.
     pub chunks: mpsc::Receiver<Chunk>,
     /// Empty lines and comments passed over so far.
@@ -56,7 +56,7 @@ impl Source {
     ///
     /// # Errors
     /// 13 where the input cannot be opened or sought, 2 where its first row lacks a column.
-    pub fn start(from: From<'_>, parsing: &Parsing, place: Place) -> Result<Self> {
+    pub(crate) fn start(from: From<'_>, parsing: &Parsing, place: Place) -> Result<Self> {
         let name = match &from {
             From::Stdin => "standard input".to_owned(),
             From::File(path) => path.display().to_string(),
@@ -169,7 +169,7 @@ fn read_ahead(mut reader: Box<dyn Reader>, sender: &mpsc::Sender<Chunk>, skipped
             None if is_sent => {}
             Some(Some(error)) if is_sent => {
                 // Whoever took the chunks may have gone meanwhile.
-                let _ = sender.blocking_send(Err(error));
+                let _sent = sender.blocking_send(Err(error));
                 return;
             }
             _ => return,

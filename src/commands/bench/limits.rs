@@ -90,7 +90,7 @@ fn disk(dir: &Path, duration: Duration) -> Result<Vec<Figure>> {
     file.sync_data().map_err(failed)?;
     let grouped = |index: u64| {
         write(index)?;
-        if (index + 1) % GROUP == 0 { file.sync_data() } else { Ok(()) }
+        if (index + 1).is_multiple_of(GROUP) { file.sync_data() } else { Ok(()) }
     };
     let (count, elapsed) = repeat(duration, grouped).map_err(failed)?;
     figures.push(Figure::bytes("pwrite of 1 MiB, fdatasync for each 4", count << 20, elapsed));

@@ -138,7 +138,7 @@ impl Bench {
     }
 }
 
-/// Spreads numbers over all 64 bits (the finalizer of SplitMix64, Steele 2014).
+/// Spreads numbers over all 64 bits (the finalizer of `SplitMix64`, Steele 2014).
 fn scattered(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

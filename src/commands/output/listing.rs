@@ -12,7 +12,7 @@ use crate::commands::{
 };
 
 /// A row: one cell for each column.
-pub type Row = Vec<Cell>;
+pub(crate) type Row = Vec<Cell>;
 
 /// Rows of a table that are laid out together; a longer stream is laid out in parts.
 const TABLE_PAGE: usize = 1000;
@@ -56,7 +56,7 @@ impl Output {
             rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         }
         for row in rows {
-            stream.row(self, row)?;
+            stream.row(self, &row)?;
         }
         stream.end(self, talk)
     }
@@ -97,7 +97,7 @@ impl Rows {
     ///
     /// # Errors
     /// As [`Output::bytes`].
-    pub fn row(&mut self, output: &mut Output, row: Row) -> Result {
+    pub fn row(&mut self, output: &mut Output, row: &[Cell]) -> Result {
         self.count += 1;
         let row: Row = self.shown.iter().filter_map(|index| row.get(*index).cloned()).collect();
         match output.options.format {
@@ -210,10 +210,10 @@ impl Rows {
 
 fn csv_line(output: &mut Output, fields: &[Vec<u8>]) -> Result {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    let line = writer.write_byte_record(&fields.iter().collect()).map(|()| writer.into_inner());
-    match line {
-        Ok(Ok(line)) => output.bytes(&line),
-        // A Vec takes every byte; the writer's types cannot say so.
+    // A Vec takes every byte; the writer's types cannot say so.
+    let is_written = writer.write_byte_record(&fields.iter().collect()).is_ok();
+    match writer.into_inner() {
+        Ok(line) if is_written => output.bytes(&line),
         _ => Err(Failure::of(prkdb_types::ErrorCode::Internal, "encode a CSV line").into()),
     }
 }

@@ -1,12 +1,17 @@
 //! Rows as a table without borders, as wide as the terminal.
 
+use std::fmt::Write as _;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 use super::cell::Column;
 
+/// A column is not cut below this.
+const NARROWEST: usize = 8;
+
 /// How wide a table may be, and whether its header is set off.
 #[derive(Clone, Copy, Debug)]
-pub struct TableStyle {
+pub(crate) struct TableStyle {
     /// The width of the terminal; `None` where stdout is not one, then nothing is cut.
     pub width: Option<u16>,
     /// Whether there is a header.
@@ -16,7 +21,7 @@ pub struct TableStyle {
 }
 
 /// Returns the lines of a table, each ending with a line break.
-pub fn render(columns: &[Column], rows: &[Vec<String>], style: TableStyle) -> String {
+pub(crate) fn render(columns: &[Column], rows: &[Vec<String>], style: TableStyle) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     let names: Vec<String> = columns.iter().map(|column| column.name.to_owned()).collect();
@@ -46,7 +51,8 @@ fn finish(text: &str, style: TableStyle) -> String {
         let line = line.trim_end_matches(' ');
         if index == 0 && style.has_header && style.is_coloured {
             let bold = anstyle::Style::new().bold();
-            out.push_str(&format!("{bold}{line}{bold:#}"));
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{bold}{line}{bold:#}");
         } else {
             out.push_str(line);
         }
@@ -66,7 +72,6 @@ fn widths(names: &[String], rows: &[Vec<String>], style: TableStyle) -> Vec<usiz
     let Some(limit) = style.width.map(usize::from).filter(|width| *width > 0) else {
         return widths;
     };
-    const NARROWEST: usize = 8;
     loop {
         let total: usize = widths.iter().map(|width| width + 2).sum::<usize>().saturating_sub(2);
         let Some(excess) = total.checked_sub(limit).filter(|excess| *excess > 0) else { break };

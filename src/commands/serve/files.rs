@@ -8,14 +8,14 @@ use std::{
 
 /// Files of a running node; dropping it removes them.
 #[derive(Debug, Default)]
-pub struct Announced(Vec<PathBuf>);
+pub(crate) struct Announced(Vec<PathBuf>);
 
 impl Announced {
     /// Writes a file: a reader sees all of it or none.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(".prkdb-").tempfile_in(dir)?;
         file.write_all(content)?;
@@ -30,7 +30,7 @@ impl Drop for Announced {
     fn drop(&mut self) {
         for path in &self.0 {
             // Nobody is left to be told; the next start writes it again.
-            let _ = fs::remove_file(path);
+            let _removed = fs::remove_file(path);
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Translates and announces; the node itself, its ports, signals and data are the node's.
 
+mod announce;
 mod args;
+mod config;
 mod files;
-mod settings;
 mod start;
 
 pub use args::{Args, LogFormat};
-pub use settings::Settings;
 pub use start::{config_file, run};

@@ -1,13 +1,18 @@
 //! Starting: the file of `--config`, logs, panics, the node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, parser::ValueSource};
 
-use super::{args::Args, settings::Settings};
-use crate::commands::{
-    failure::{Failure, Result},
-    panic,
+use super::{
+    announce::{Facts, announce},
+    args::Args,
+    config,
+    files::Announced,
+};
+use crate::{
+    commands::{failure::Result, logging, panic},
+    node,
 };
 
 /// The variable that names the file.
@@ -27,12 +32,23 @@ pub fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
 ///
 /// # Errors
 /// As the table of exit codes says.
-pub fn run(args: &Args, config: Option<&std::path::Path>) -> Result {
+pub fn run(args: &Args, file: Option<&Path>) -> Result {
     panic::end_process();
-    let args = match config {
+    let args = match file {
         Some(path) => args.clone().with_file(path)?,
         None => args.clone(),
     };
-    let settings = Settings::of(&args)?;
-    Err(Failure::usage(format!("{settings:?}")).into())
+    let config = config::config(&args)?;
+    logging::server(args.log_format.unwrap_or_default(), args.log_level.as_deref())?;
+    if args.check {
+        return Ok(());
+    }
+    let mut announced = Announced::default();
+    let stopped = node::run(config, |ready| {
+        let facts = Facts { node_id: ready.node_id, grpc: ready.grpc, http: ready.http };
+        announce(&facts, &args, &mut announced)
+    });
+    // The files say that the node is ready: they go before the process does.
+    drop(announced);
+    stopped.map(|_| ()).map_err(|error| config::failure(&error).into())
 }

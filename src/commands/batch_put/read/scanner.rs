@@ -26,7 +26,7 @@ pub trait Ends {
 }
 
 /// Ends at a byte.
-pub struct Terminator(pub u8);
+pub(crate) struct Terminator(pub u8);
 
 impl Ends for Terminator {
     fn scan(&mut self, bytes: &[u8]) -> (usize, bool) {

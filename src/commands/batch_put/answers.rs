@@ -1,0 +1,103 @@
+//! What the pipeline does with the answers of the node.
+
+use prkdb_client::{BatchAnswer, BatchFailed, ErrorCode};
+use prkdb_types::sequence_after;
+
+use super::pipeline::{Link, Pipeline, SAVE_BATCHES};
+use crate::commands::{
+    failure::{Failure, Result},
+    session,
+};
+
+impl Pipeline<'_> {
+    /// Takes one answer; none means that the stream of batches ended.
+    ///
+    /// # Errors
+    /// An error that no later record can mend.
+    pub(super) fn take(&mut self, answer: Option<BatchAnswer>) -> Result {
+        match answer {
+            None => Err(self.ended().into()),
+            Some(BatchAnswer::Acked(acked)) => {
+                let partition = usize::try_from(acked.partition).unwrap_or(usize::MAX);
+                let lane = self.lane(partition);
+                let Some(batch) = lane.in_flight.pop_front() else { return Ok(()) };
+                let after = sequence_after(acked.base_sequence.cast_signed(), acked.records);
+                lane.sequence = after.cast_unsigned();
+                lane.unsaved += 1;
+                let is_due = lane.unsaved >= SAVE_BATCHES;
+                self.tally.put += u64::try_from(batch.entries.len()).unwrap_or(0);
+                self.tally.bytes += batch.payload();
+                self.start_put(partition);
+                if is_due && self.save.is_some() { self.checkpoint() } else { Ok(()) }
+            }
+            Some(BatchAnswer::Failed(failed)) => self.failed(failed),
+            Some(BatchAnswer::NotApplied(batch)) => {
+                let partition = usize::try_from(batch.partition).unwrap_or(usize::MAX);
+                let lane = self.lane(partition);
+                if let Some(batch) = lane.in_flight.pop_front() {
+                    lane.returned.push_back(batch);
+                }
+                self.go_on(partition)
+            }
+        }
+    }
+
+    /// Why the stream of batches ended before its answers.
+    fn ended(&self) -> Failure {
+        match &self.link {
+            Link::Batches { writer, .. } => match writer.resume(0) {
+                Err(error) => session::failure(&error),
+                Ok(()) => Failure::of(ErrorCode::Unreachable, "the stream of batches ended"),
+            },
+            Link::Puts(_) | Link::Dry => Failure::of(ErrorCode::Internal, "no stream of batches"),
+        }
+    }
+
+    /// A batch that no server will ever take is rejected; every other failure ends the run.
+    fn failed(&mut self, failed: BatchFailed) -> Result {
+        let partition = usize::try_from(failed.partition).unwrap_or(usize::MAX);
+        let is_rejected = matches!(
+            failed.error.code(),
+            ErrorCode::KeyEmpty
+                | ErrorCode::KeyTooLarge
+                | ErrorCode::ValueTooLarge
+                | ErrorCode::MessageTooLarge
+                | ErrorCode::BatchInvalid
+                | ErrorCode::VersionMismatch
+        );
+        if !is_rejected {
+            return Err(session::failure(&failed.error).into());
+        }
+        let Some(batch) = self.lane(partition).in_flight.pop_front() else { return Ok(()) };
+        let reason = failed.error.to_string();
+        for entry in batch.entries {
+            self.count_rejected(entry.start, &entry.raw, &reason)?;
+        }
+        self.go_on(partition)
+    }
+
+    /// Once every answer of a halted partition is there, what came back is sent again, or dropped.
+    fn go_on(&mut self, partition: usize) -> Result {
+        if !self.lane(partition).in_flight.is_empty() {
+            return Ok(());
+        }
+        let is_stopping = self.is_stopping && self.options.stops_at_error;
+        let lane = self.lane(partition);
+        if is_stopping {
+            lane.returned.clear();
+            lane.waiting.clear();
+        }
+        lane.requeue();
+        let number = u32::try_from(partition).unwrap_or(u32::MAX);
+        match &self.link {
+            Link::Batches { writer, .. } => {
+                writer.resume(number).map_err(|error| session::failure(&error).into())
+            }
+            Link::Puts(_) => {
+                self.start_put(partition);
+                Ok(())
+            }
+            Link::Dry => Ok(()),
+        }
+    }
+}
