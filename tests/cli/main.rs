@@ -10,4 +10,7 @@ mod generated;
 mod help;
 mod input;
 mod output;
+mod sessions;
+mod signals;
 mod support;
+mod terminal;
