@@ -2,7 +2,10 @@
 
 use std::{fs, io::Write as _};
 
-use crate::{fake::Fake, support::said};
+use crate::{
+    fake::Fake,
+    support::{lines, said},
+};
 
 #[test]
 fn the_rest_of_the_line_is_the_value() {
@@ -45,7 +48,7 @@ fn a_bad_line_stops_the_run_after_the_good_ones_before_it() {
 #[test]
 fn the_later_of_two_values_stays() {
     let node = Fake::new();
-    let lines: String = (0..20_000).map(|n| format!("k{},{n}\n", n % 100)).collect();
+    let lines = lines(20_000, |n| format!("k{},{n}", n % 100));
     node.write("d.txt", lines);
     let put = node.run("batch-put d.txt --concurrency 8 --batch-size 7");
     assert_eq!(put.code, 0, "{}", put.stderr);

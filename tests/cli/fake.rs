@@ -199,7 +199,7 @@ impl State {
         *next += i32::try_from(header.record_count()).unwrap();
         seen.insert(header.base_sequence, batch.batch.clone());
         let table = PartitionTable::shared(Partitioner::Ring, PARTITIONS);
-        for record in parsed.records(DecompressLimit::new(8 << 20)).unwrap().iter() {
+        for record in &parsed.records(DecompressLimit::new(8 << 20)).unwrap() {
             let record = record.unwrap();
             let key = record.key.unwrap();
             assert_eq!(table.partition(key), batch.partition);
@@ -272,8 +272,11 @@ impl admin_server::Admin for Service {
         node.set_role(v1::Role::Leader);
         let mut reasons = Vec::new();
         if state.fails_after == Some(0) {
-            let mut full = v1::Reason { code: "disk_full".to_owned(), ..v1::Reason::default() };
-            full.message = "the disk has no room".to_owned();
+            let mut full = v1::Reason {
+                code: "disk_full".to_owned(),
+                message: "the disk has no room".to_owned(),
+                ..v1::Reason::default()
+            };
             full.set_severity(v1::Severity::Critical);
             reasons.push(full);
         }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Home, NOBODY, Said, said};
+use crate::support::{Home, NOBODY, Said, lines, said};
 
 /// A node of its own; killed when dropped.
 struct Node {
@@ -43,7 +43,9 @@ impl Node {
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::File::options().create(true).append(true).open(dir.join("node.log")).unwrap());
+            .stderr(
+                fs::File::options().create(true).append(true).open(dir.join("node.log")).unwrap(),
+            );
         command
     }
 
@@ -189,7 +191,7 @@ fn data_is_there_after_a_stop_and_after_a_kill() {
 #[test]
 fn a_load_that_lost_its_node_goes_on_after_the_restart() {
     let node = Node::start();
-    let lines: String = (0..20_000).map(|n| format!("key-{n},value-{n}\n")).collect();
+    let lines = lines(20_000, |n| format!("key-{n},value-{n}"));
     fs::write(node.home.dir.path().join("d.txt"), lines).unwrap();
     let line = "batch-put d.txt --checkpoint c.json --batch-size 20 --retries 0 --timeout 5s";
     let mut load = Command::new(env!("CARGO_BIN_EXE_prkdb"))
@@ -265,7 +267,7 @@ fn nobody_serving_is_exit_4_within_the_connect_timeout() {
 #[test]
 fn a_closed_reader_ends_a_scan_quietly() {
     let node = Node::start();
-    let lines: String = (0..20_000).map(|n| format!("key-{n},value-{n}\n")).collect();
+    let lines = lines(20_000, |n| format!("key-{n},value-{n}"));
     fs::write(node.home.dir.path().join("d.txt"), lines).unwrap();
     assert_eq!(node.run("batch-put d.txt").code, 0);
     let line = format!("{} scan | head -1; echo ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_prkdb"));

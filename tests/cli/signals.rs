@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::fake::Fake;
+use crate::{fake::Fake, support::lines};
 
 /// Prepares the program itself, without a helper that waits for it.
 fn program(node: &Fake, args: &[&str]) -> Command {
@@ -27,7 +27,7 @@ fn program(node: &Fake, args: &[&str]) -> Command {
 #[test]
 fn an_interrupted_load_says_how_to_go_on_and_goes_on() {
     let node = Fake::new();
-    let lines: String = (0..5000).map(|n| format!("k{n},v{n}\n")).collect();
+    let lines = lines(5000, |n| format!("k{n},v{n}"));
     node.write("d.txt", lines);
     let load = ["batch-put", "d.txt", "--checkpoint", "c.json", "--batch-size", "10"];
     for (signal, code, is_first) in [("-INT", 130, true), ("-TERM", 143, false)] {

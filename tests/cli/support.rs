@@ -52,6 +52,16 @@ impl Home {
     }
 }
 
+/// Returns the lines for 0 to `count`.
+pub(crate) fn lines(count: u32, mut line: impl FnMut(u32) -> String) -> String {
+    let mut text = String::new();
+    for number in 0..count {
+        text.push_str(&line(number));
+        text.push('\n');
+    }
+    text
+}
+
 /// Runs a command to its end.
 pub(crate) fn said(command: &mut Command) -> Said {
     let output = command.output().unwrap();

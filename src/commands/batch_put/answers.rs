@@ -30,7 +30,7 @@ impl Pipeline<'_> {
                 self.start_put(partition);
                 if is_due && self.save.is_some() { self.checkpoint() } else { Ok(()) }
             }
-            Some(BatchAnswer::Failed(failed)) => self.failed(failed),
+            Some(BatchAnswer::Failed(failed)) => self.failed(&failed),
             Some(BatchAnswer::NotApplied(batch)) => {
                 let partition = usize::try_from(batch.partition).unwrap_or(usize::MAX);
                 let lane = self.lane(partition);
@@ -54,7 +54,7 @@ impl Pipeline<'_> {
     }
 
     /// A batch that no server will ever take is rejected; every other failure ends the run.
-    fn failed(&mut self, failed: BatchFailed) -> Result {
+    fn failed(&mut self, failed: &BatchFailed) -> Result {
         let partition = usize::try_from(failed.partition).unwrap_or(usize::MAX);
         let is_rejected = matches!(
             failed.error.code(),

@@ -69,7 +69,7 @@ async fn start(
     let state = prepared.state.as_ref().filter(|_| prepared.is_resumed);
     let place = state.map_or_else(Place::default, State::place);
     let from = if args.is_stdin() { From::Stdin } else { From::File(&args.file) };
-    let mut source = Source::start(from, parsing, place)?;
+    let mut source = Source::start(&from, parsing, place)?;
     let progress = Progress::new(session.talk.has_progress, source.size);
     let mut pipeline = Pipeline::new(prepared.link, prepared.options, progress);
     let known = state.map_or_else(Rejected::default, |state| state.rejects);
@@ -420,7 +420,7 @@ pub async fn load(
     args: &Args,
 ) -> Result<Tally> {
     let parsing = args.parsing()?;
-    let mut source = Source::start(From::Bytes(bytes), &parsing, Place::default())?;
+    let mut source = Source::start(&From::Bytes(bytes), &parsing, Place::default())?;
     let partitions =
         client.partitions(collection).await.map_err(|error| session::failure(&error))?;
     let (writer, answers) =

@@ -56,8 +56,8 @@ impl Source {
     ///
     /// # Errors
     /// 13 where the input cannot be opened or sought, 2 where its first row lacks a column.
-    pub(crate) fn start(from: From<'_>, parsing: &Parsing, place: Place) -> Result<Self> {
-        let name = match &from {
+    pub(crate) fn start(from: &From<'_>, parsing: &Parsing, place: Place) -> Result<Self> {
+        let name = match from {
             From::Stdin => "standard input".to_owned(),
             From::File(path) => path.display().to_string(),
             From::Bytes(_) => "memory".to_owned(),
@@ -68,11 +68,11 @@ impl Source {
             }
             Failure::io(format_args!("{what} {name}"), error).into()
         };
-        let (input, size) = open(&from, place.offset).map_err(|error| failed("open", &error))?;
+        let (input, size) = open(from, place.offset).map_err(|error| failed("open", &error))?;
         let (reader, header_row) = match parsing {
             Parsing::Table(options) => {
                 let (table, header_row) =
-                    table(&from, input, options, place).map_err(|error| failed("read", &error))?;
+                    table(from, input, options, place).map_err(|error| failed("read", &error))?;
                 (table, header_row)
             }
             other => (reader(input, other, place).map_err(|error| failed("read", &error))?, None),
@@ -113,13 +113,16 @@ fn open(from: &From<'_>, offset: u64) -> io::Result<(Input, Option<u64>)> {
     }
 }
 
+/// A reader, and the first row where that names the columns.
+type WithHeader = (Box<dyn Reader>, Option<Vec<u8>>);
+
 /// A table reads its first row at the start of the input, wherever it goes on then.
 fn table(
     from: &From<'_>,
     input: Input,
     options: &TableOptions,
     place: Place,
-) -> io::Result<(Box<dyn Reader>, Option<Vec<u8>>)> {
+) -> io::Result<WithHeader> {
     let (first, later) =
         if place.offset > 0 { (open(from, 0)?.0, Some(input)) } else { (input, None) };
     let table = Table::new(Scanner::new(first, Place::default())?, options.clone())?;

@@ -32,7 +32,7 @@ pub(super) struct Bench {
     collection: String,
     keys: u64,
     key_size: usize,
-    payload: Rc<Vec<u8>>,
+    payload: Rc<[u8]>,
 }
 
 impl Bench {
@@ -62,7 +62,7 @@ impl Bench {
             .await
             .map_err(|error| session::failure(&error))?;
         // Twice the value: each one is another window of it.
-        let payload = Rc::new(random(value_size * 2 + 1)?);
+        let payload = Rc::from(random(value_size * 2 + 1)?);
         Ok(Self { client, collection, keys: args.keyspace.get(), key_size, payload })
     }
 
