@@ -44,7 +44,7 @@ pub(crate) fn client(verbose: u8) -> Result {
 /// # Errors
 /// A wrong filter is exit 2.
 pub(super) fn server(format: LogFormat, level: Option<&str>) -> Result {
-    // Its own life is told by the node; of consensus only what is wrong.
+    // The library of consensus tells its own steps at `info`: a person need not read them.
     let level = level.unwrap_or("info,openraft=warn");
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Failure::usage(format!("--log-level: '{level}': {error}")))?;
