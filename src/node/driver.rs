@@ -69,6 +69,17 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// Why a thread woke up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wake {
+    /// There may be work.
+    Work,
+    /// There was none for as long as the thread was willing to wait.
+    Quiet,
+    /// It is to stop, and there is no work.
+    Stop,
+}
+
 /// A thread's reason to wake up.
 #[derive(Default)]
 struct Signal {
@@ -101,27 +112,29 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits for work, a stop, or the end of `limit`; returns whether it is time to stop.
-    fn wait(&self, limit: Option<Duration>) -> bool {
-        let mut state = lock(&self.state);
-        while !state.has_work && !state.is_stopping {
-            match limit {
-                None => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                Some(limit) => {
-                    let (next, _) = self
-                        .changed
-                        .wait_timeout(state, limit)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    state = next;
-                    break;
-                }
+    /// Waits for work, a stop, or the end of `limit`.
+    fn wait(&self, limit: Option<Duration>) -> Wake {
+        let state = lock(&self.state);
+        let has_none = |state: &mut SignalState| !state.has_work && !state.is_stopping;
+        let mut state = match limit {
+            None => {
+                self.changed.wait_while(state, has_none).unwrap_or_else(PoisonError::into_inner)
             }
+            Some(limit) => {
+                self.changed
+                    .wait_timeout_while(state, limit, has_none)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        match *state {
+            SignalState { has_work: true, .. } => {
+                state.has_work = false;
+                Wake::Work
+            }
+            SignalState { is_stopping: true, .. } => Wake::Stop,
+            SignalState { .. } => Wake::Quiet,
         }
-        let is_stopping = state.is_stopping && !state.has_work;
-        state.has_work = false;
-        is_stopping
     }
 }
 
@@ -219,23 +232,22 @@ impl Driver {
 }
 
 fn run_flusher(shared: &Shared) {
-    let mut is_idle = false;
+    let mut is_marked = false;
     loop {
         // Something was written since the last SYNC: wait no longer than that is due.
-        let limit = (!is_idle).then_some(IDLE_BEFORE_SYNC);
-        let is_stopping = shared.flush.wait(limit);
+        let limit = (!is_marked).then_some(IDLE_BEFORE_SYNC);
+        let wake = shared.flush.wait(limit);
         match flush_all(shared) {
             Ok(0) => {}
-            Ok(_) => {
-                is_idle = false;
-                if !is_stopping {
-                    continue;
-                }
-            }
+            Ok(_) => is_marked = false,
             Err(()) => return,
         }
-        is_idle = shared.shard.mark_synced().is_none();
-        if flush_all(shared).is_err() || is_stopping {
+        // Only silence is marked: woken for what was written already, the next write may be near.
+        if wake == Wake::Work {
+            continue;
+        }
+        is_marked = shared.shard.mark_synced().is_none();
+        if flush_all(shared).is_err() || wake == Wake::Stop {
             return;
         }
     }
@@ -281,7 +293,7 @@ fn run_preparer(shared: &Shared) {
     let mut since = shared.clock.monotonic();
     let mut bytes_then = shared.metrics.appended_bytes();
     loop {
-        if shared.prepare.wait(retry.take()) {
+        if shared.prepare.wait(retry.take()) == Wake::Stop {
             return;
         }
         while let Some(job) = shared.shard.next_prepare() {
@@ -332,4 +344,23 @@ fn rate_of(shared: &Shared, since: &mut Duration, bytes_then: &mut u64) -> u64 {
     let grown = u128::from(bytes.saturating_sub(*bytes_then));
     (*since, *bytes_then) = (now, bytes);
     u64::try_from(grown * 1000 / elapsed).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_told_from_silence_and_from_a_stop() {
+        let signal = Signal::default();
+        assert_eq!(signal.wait(Some(Duration::ZERO)), Wake::Quiet);
+        signal.wake();
+        signal.wake();
+        assert_eq!(signal.wait(Some(Duration::ZERO)), Wake::Work);
+        assert_eq!(signal.wait(Some(Duration::ZERO)), Wake::Quiet);
+        signal.wake();
+        signal.stop();
+        assert_eq!(signal.wait(None), Wake::Work, "what waits is done before the stop");
+        assert_eq!(signal.wait(None), Wake::Stop);
+    }
 }

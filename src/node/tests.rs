@@ -12,10 +12,12 @@ use tokio::runtime::{Builder, Runtime};
 use super::{
     boot::{self, Booted},
     core::Phase,
+    raft::ProposalEnd,
     *,
 };
 use crate::storage::{
     clock::{Clock, SystemClock},
+    log::entry::Write,
     sequencer::{Condition, WriteRequest},
 };
 
@@ -134,5 +136,35 @@ fn concurrent_writers_are_gathered_and_all_answered() {
     });
     assert_eq!(offsets, (0..200).collect::<Vec<u64>>());
     assert_eq!(running.node.shards()[1].shard.keys(1), 200);
+    running.stop();
+}
+
+#[test]
+fn after_a_void_entry_the_chain_goes_on_in_the_same_term() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.write(host_partition()).unwrap();
+    running.write(put(b"k", b"1", 0)).unwrap();
+    let shard = &running.node.shards()[1];
+    let term = shard.term();
+    // Takes the number that the sequencer gives next: the sequencer's entry will be void.
+    let write = std::sync::Arc::new(Write {
+        sequencer_term: term,
+        sequence: shard.shard.last_sequence(term) + 1,
+        append_time_ms: 0,
+        frames: Vec::new(),
+    });
+    let (ended, end) = std::sync::mpsc::channel();
+    let end_of_write = Box::new(move |end| ended.send(end).unwrap());
+    running.runtime.block_on(shard.group.propose(term, write, end_of_write));
+    assert!(matches!(end.recv().unwrap(), ProposalEnd::Applied(applied) if !applied.is_void));
+
+    let refused = running.write(put(b"k", b"2", 1)).unwrap_err();
+    assert_eq!(
+        (refused.code, refused.outcome),
+        (ErrorCode::NoLeader, outcome::Outcome::NotApplied)
+    );
+    let written = running.write(put(b"k", b"2", 1)).unwrap();
+    assert_eq!((written.base_offset, shard.term()), (1, term));
     running.stop();
 }

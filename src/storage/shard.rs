@@ -234,6 +234,11 @@ impl Shard {
         self.log().state()
     }
 
+    /// As [`Log::last_sequence`].
+    pub fn last_sequence(&self, term: u64) -> u64 {
+        self.log().last_sequence(term)
+    }
+
     /// As [`Log::log_id_at`].
     pub fn log_id_at(&self, index: u64) -> Option<LogId> {
         self.log().log_id_at(index)

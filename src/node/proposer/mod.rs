@@ -11,7 +11,7 @@
 
 mod progress;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use prkdb_types::ErrorCode;
 use tokio::{sync::mpsc, time::Instant};
@@ -58,8 +58,8 @@ struct Term {
     progress: Arc<Progress>,
     /// Who waits for the entry being gathered.
     gathering: Waiters,
-    /// Answers that rest on an entry under way.
-    resting: VecDeque<(u64, Reply, Answer)>,
+    /// Answers that rest on an entry under way, by entry.
+    resting: BTreeMap<u64, Vec<(Reply, Answer)>>,
     /// A write that cannot be decided yet; nothing overtakes it.
     held: Option<Held>,
     /// The last entry known to be applied.
@@ -120,14 +120,9 @@ impl Proposer {
     }
 
     async fn lead(&mut self, number: u64, watch: &mut LeadershipWatch) {
-        let mut term = Term {
-            sequencer: Sequencer::open(number, self.limits),
-            progress: Arc::new(Progress::default()),
-            gathering: Waiters::default(),
-            resting: VecDeque::new(),
-            held: None,
-            resolved: 0,
-        };
+        // Not the first sequencer of the term, if an entry of the one before was refused or void.
+        let last = self.shard.last_sequence(number);
+        let mut term = Term::new(Sequencer::reopen(number, last, self.limits), last);
         while !term.progress.is_broken() {
             term.resolve();
             if let Some(write) = term.take_held() {
@@ -196,7 +191,7 @@ impl Proposer {
             Verdict::WaitFor(entry) => term.held = Some(Held::Entry(write, entry)),
             Verdict::Answered { rests_on: None, answer } => reply(write.reply, answer, 0),
             Verdict::Answered { rests_on: Some(entry), answer } => {
-                term.resting.push_back((entry, write.reply, answer));
+                term.resting.entry(entry).or_default().push((write.reply, answer));
             }
         }
     }
@@ -210,15 +205,28 @@ impl Proposer {
 }
 
 impl Term {
+    fn new(sequencer: Sequencer, resolved: u64) -> Self {
+        Self {
+            sequencer,
+            progress: Arc::new(Progress::default()),
+            gathering: Waiters::default(),
+            resting: BTreeMap::new(),
+            held: None,
+            resolved,
+        }
+    }
+
     /// Takes in what was applied since, and answers what rested on it.
     fn resolve(&mut self) {
         for (sequence, revision) in self.progress.take_resolved() {
             self.resolved = sequence;
             self.sequencer.resolved(sequence);
-            while let Some((_, to, answer)) =
-                self.resting.pop_front_if(|(entry, _, _)| *entry <= sequence)
-            {
-                reply(to, answer, revision);
+            // Answers are asked for in any order of what they rest on: a repeat of an old write comes
+            // after a refusal because of a new one.
+            while let Some(entry) = self.resting.first_entry().filter(|e| *e.key() <= sequence) {
+                for (to, answer) in entry.remove() {
+                    reply(to, answer, revision);
+                }
             }
         }
     }
@@ -257,7 +265,7 @@ impl Term {
 
     /// Answers what rested on entries that were not applied.
     fn refuse_resting(&mut self) {
-        for (_, to, _) in self.resting.drain(..) {
+        for (to, _) in std::mem::take(&mut self.resting).into_values().flatten() {
             to(Err(no_leader()));
         }
     }
@@ -294,4 +302,51 @@ pub(super) fn no_leader() -> Failure {
 fn disk_full() -> Failure {
     Failure::new(ErrorCode::DiskFull, "the disk has no room for more of the log")
         .with_hint("free space on the disk of the data directory; writes then go on by themselves")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{node::raft::ProposalEnd, storage::kv::state::Applied};
+
+    const LIMITS: SequencerLimits = SequencerLimits {
+        entry_bytes_max: 1 << 20,
+        in_flight_bytes_max: 1 << 20,
+        in_flight_entries_max: 8,
+        index_bytes_max: 1 << 20,
+    };
+
+    fn applied(sequence: u64, revision: u64) -> ProposalEnd {
+        ProposalEnd::Applied(Applied {
+            is_void: false,
+            sequencer_term: 1,
+            sequence,
+            revision,
+            append_time_ms: 0,
+            frames: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_repeat_has_the_revision_of_its_own_entry_whatever_was_asked_before_it() {
+        let mut term = Term::new(Sequencer::open(1, LIMITS), 0);
+        let (answers, answered) = mpsc::channel();
+        let repeat =
+            Answer::Duplicate { partition: 1, base_offset: 0, revision: None, append_time_ms: 0 };
+        for entry in [2, 1] {
+            let answers = answers.clone();
+            let to: Reply = Box::new(move |result| answers.send((entry, result)).unwrap());
+            term.resting.entry(entry).or_default().push((to, repeat.clone()));
+        }
+        for (sequence, revision) in [(1, 10), (2, 20)] {
+            let ticket = Ticket::new(Arc::clone(&term.progress), sequence, Waiters::default());
+            ticket.end(applied(sequence, revision));
+        }
+        term.resolve();
+        let answers: Vec<_> =
+            answered.try_iter().map(|(entry, result)| (entry, result.unwrap().revision)).collect();
+        assert_eq!(answers, [(1, 10), (2, 20)]);
+    }
 }

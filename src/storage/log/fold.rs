@@ -40,13 +40,17 @@ impl Fold {
         self.index.last().max_by_index(self.hard_state.purged)
     }
 
+    /// Returns the sequence of the last valid entry of a term; 0 if it has none.
+    pub(super) fn last_sequence(&self, term: u64) -> u64 {
+        if self.chain.term == term { self.chain.sequence } else { 0 }
+    }
+
     /// Decides whether an entry continues its sequencer's chain.
     ///
     /// An entry is valid iff its sequencer's term equals its Raft term and its sequence is one more
     /// than that of the last valid entry of that term.
     pub(super) fn is_void(&self, id: LogId, write: &Write) -> bool {
-        let expected = if self.chain.term == id.term { self.chain.sequence + 1 } else { 1 };
-        write.sequencer_term != id.term || write.sequence != expected
+        write.sequencer_term != id.term || write.sequence != self.last_sequence(id.term) + 1
     }
 
     /// Adds an entry whose void flag is set.

@@ -202,6 +202,11 @@ impl Log {
         self.fold.hard_state.vote
     }
 
+    /// Returns the sequence of the last entry of a term that is not void; 0 if there is none.
+    pub fn last_sequence(&self, term: u64) -> u64 {
+        self.fold.last_sequence(term)
+    }
+
     /// Returns the index of the first entry the log holds, purged or not.
     pub fn first_index(&self) -> Option<u64> {
         self.fold.index.first().map(|id| id.index)

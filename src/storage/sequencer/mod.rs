@@ -95,6 +95,12 @@ impl Sequencer {
         }
     }
 
+    /// Opens again in a term, when everything that was proposed in it is resolved. Its chain goes on
+    /// behind `last`, the sequence of the last entry of the term that is not void.
+    pub fn reopen(term: u64, last: u64, limits: SequencerLimits) -> Self {
+        Self { gathering: last + 1, ..Self::open(term, limits) }
+    }
+
     /// Returns the term it decides in.
     pub fn term(&self) -> u64 {
         self.term
