@@ -4,8 +4,6 @@
 //! go. Each command is idempotent by subject and version, so that what a crash interrupted is
 //! finished by [`reconcile`] or by the same request again.
 
-use std::sync::Arc;
-
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
     Cleanup, CollectionName, CollectionSettings, Durability, ErrorCode, KeyIndex, Partitioner,
@@ -18,9 +16,10 @@ use super::describe;
 use crate::{
     node::{
         Node,
+        metrics::Method,
         outcome::Failure,
         security::{Action, Resource},
-        service::{Context, to_status},
+        service::Context,
     },
     storage::{kv::catalog::CollectionEntry, sequencer::WriteRequest},
 };
@@ -232,15 +231,18 @@ impl Collections for CollectionsService {
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Result<Response<v1::ListCollectionsReply>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        let with_internal = request.into_inner().internal;
-        let catalog = self.context.node.catalog();
-        let collections = catalog
-            .live()
-            .filter(|row| with_internal || !row.name.is_internal())
-            .map(|row| describe::state(&self.context.node, row))
-            .collect();
-        Ok(Response::new(v1::ListCollectionsReply { collections }))
+        let list = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            let with_internal = request.into_inner().internal;
+            let catalog = self.context.node.catalog();
+            let collections = catalog
+                .live()
+                .filter(|row| with_internal || !row.name.is_internal())
+                .map(|row| describe::state(&self.context.node, row))
+                .collect();
+            Ok(v1::ListCollectionsReply { collections })
+        };
+        self.context.answer(Method::ListCollections, list).await
     }
 
     async fn create(
@@ -248,31 +250,30 @@ impl Collections for CollectionsService {
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionReply>, Status> {
         let request = request.into_inner();
-        let node = Arc::clone(&self.context.node);
+        let node = &self.context.node;
         let created = async {
-            let name = parse_name(&request.name);
             self.context.authorise(Action::Manage, Resource::Collection(&request.name))?;
-            let name = name?;
+            let name = parse_name(&request.name)?;
             if name.is_internal() && !name.as_str().starts_with(BENCH_PREFIX) {
                 return Err(invalid(format!("name '{}' is reserved", name.as_str())));
             }
-            let settings = parse_settings(request.settings)?;
-            create(&node, name, settings).await
+            let (row, changed) = create(node, name, parse_settings(request.settings)?).await?;
+            let collection = Some(describe::collection(node, &row));
+            Ok(v1::CreateCollectionReply { collection, changed })
         };
-        let (row, changed) = created.await.map_err(|failure| to_status(&failure))?;
-        let collection = Some(describe::collection(&node, &row));
-        Ok(Response::new(v1::CreateCollectionReply { collection, changed }))
+        self.context.answer(Method::CreateCollection, created).await
     }
 
     async fn describe(
         &self,
         request: Request<v1::DescribeCollectionRequest>,
     ) -> Result<Response<v1::DescribeCollectionReply>, Status> {
-        let name = request.into_inner().name;
-        let route =
-            self.context.route(Action::Observe, &name).map_err(|failure| to_status(&failure))?;
-        let state = Some(describe::state(&self.context.node, &route.collection));
-        Ok(Response::new(v1::DescribeCollectionReply { state }))
+        let described = async {
+            let route = self.context.route(Action::Observe, &request.get_ref().name)?;
+            let state = Some(describe::state(&self.context.node, &route.collection));
+            Ok(v1::DescribeCollectionReply { state })
+        };
+        self.context.answer(Method::DescribeCollection, described).await
     }
 
     async fn drop(
@@ -291,9 +292,9 @@ impl Collections for CollectionsService {
                 ..route.collection.clone()
             };
             put_row(node, &row).await?;
-            tell_shards(node, &row).await
+            tell_shards(node, &row).await?;
+            Ok(v1::DropCollectionReply {})
         };
-        dropped.await.map_err(|failure| to_status(&failure))?;
-        Ok(Response::new(v1::DropCollectionReply {}))
+        self.context.answer(Method::DropCollection, dropped).await
     }
 }

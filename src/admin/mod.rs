@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status};
 pub use collections::{CollectionsService, ensure_default, reconcile};
 
 use crate::node::{
+    metrics::Method,
     security::{Action, Resource},
-    service::{Context, limits_message, to_status},
+    service::{Context, limits_message},
 };
 
 /// The service `Admin`.
@@ -48,49 +49,61 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataReply>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        let node = &self.context.node;
-        let mut collections = Vec::new();
-        for name in request.into_inner().collections {
-            let route = node.route(&name).map_err(|failure| to_status(&failure))?;
-            collections.push(describe::collection(node, &route.collection));
-        }
-        Ok(Response::new(v1::MetadataReply {
-            cluster_id: node.cluster_id().to_vec().into(),
-            node_id: node.node_id(),
-            nodes: status::nodes(node),
-            limits: Some(limits_message(node)),
-            collections,
-            version: VERSION.to_owned(),
-        }))
+        let metadata = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            let node = &self.context.node;
+            let mut collections = Vec::new();
+            for name in request.into_inner().collections {
+                let route = node.route(&name)?;
+                collections.push(describe::collection(node, &route.collection));
+            }
+            Ok(v1::MetadataReply {
+                cluster_id: node.cluster_id().to_vec().into(),
+                node_id: node.node_id(),
+                nodes: status::nodes(node),
+                limits: Some(limits_message(node)),
+                collections,
+                version: VERSION.to_owned(),
+            })
+        };
+        self.context.answer(Method::Metadata, metadata).await
     }
 
     async fn status(
         &self,
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        Ok(Response::new(status::status(&self.context.node)))
+        let status = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            Ok(status::status(&self.context.node))
+        };
+        self.context.answer(Method::Status, status).await
     }
 
     async fn metrics(
         &self,
         _request: Request<v1::MetricsRequest>,
     ) -> Result<Response<v1::MetricsReply>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        let node = &self.context.node;
-        Ok(Response::new(v1::MetricsReply { exposition: node.metrics().render(node) }))
+        let metrics = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            let node = &self.context.node;
+            Ok(v1::MetricsReply { exposition: node.metrics().render(node) })
+        };
+        self.context.answer(Method::Metrics, metrics).await
     }
 
     async fn version(
         &self,
         _request: Request<v1::VersionRequest>,
     ) -> Result<Response<v1::VersionReply>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        Ok(Response::new(v1::VersionReply {
-            version: VERSION.to_owned(),
-            commit: commit().to_owned(),
-            target: target(),
-        }))
+        let version = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            Ok(v1::VersionReply {
+                version: VERSION.to_owned(),
+                commit: commit().to_owned(),
+                target: target(),
+            })
+        };
+        self.context.answer(Method::Version, version).await
     }
 }

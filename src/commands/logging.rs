@@ -45,7 +45,7 @@ pub(crate) fn client(verbose: u8) -> Result {
 /// A wrong filter is exit 2.
 pub(super) fn server(format: LogFormat, level: Option<&str>) -> Result {
     // The library of consensus tells its own steps at `info`: a person need not read them.
-    let level = level.unwrap_or("info,openraft=warn");
+    let level = level.unwrap_or(crate::node::LOG_FILTER);
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Failure::usage(format!("--log-level: '{level}': {error}")))?;
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);

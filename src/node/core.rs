@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     config::Config,
-    limits::Limits,
+    limits::{Limits, names},
     metrics::Metrics,
     outcome::{Failure, Reply, Written},
     proposer::no_leader,
@@ -221,9 +221,10 @@ impl Node {
             (_, Ok(handle)) => match handle.queue.try_send(write) {
                 Ok(()) => return,
                 Err(mpsc::error::TrySendError::Full(write)) => {
-                    self.metrics.limit("shard-queue-writes");
+                    self.metrics.limit(names::SHARD_QUEUE);
                     let message = format!(
-                        "shard {shard} has {QUEUE_WRITES_MAX} writes waiting (shard-queue-writes)"
+                        "shard {shard} has {QUEUE_WRITES_MAX} writes waiting ({})",
+                        names::SHARD_QUEUE
                     );
                     (write.reply)(Err(Failure::new(ErrorCode::Overloaded, message)));
                     return;

@@ -46,6 +46,11 @@ pub mod names {
     pub const HTTP_CONNECTIONS: &str = "http-connections";
     /// Key, value or message sizes.
     pub const SIZE: &str = "request-size";
+    /// Writes that wait for a shard's proposer.
+    pub const SHARD_QUEUE: &str = "shard-queue-writes";
+    /// All of them.
+    pub const ALL: [&str; 6] =
+        [CONNECTIONS, NODE_BYTES, CONNECTION_BYTES, HTTP_CONNECTIONS, SIZE, SHARD_QUEUE];
 }
 
 /// An amount that may be taken up to a limit.

@@ -21,7 +21,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Node;
+use super::{Node, limits::names};
 use crate::storage::ShardStats;
 
 macro_rules! methods {
@@ -174,6 +174,10 @@ impl Metrics {
             "Bytes of requests under way",
             in_flight_bytes.clone(),
         );
+        for name in names::ALL {
+            // Known from the start: a figure that is missing cannot be told from one that is 0.
+            let _zero = limits.get_or_create_owned(&[("limit", name)]);
+        }
         let method_metrics = |method: &Method| MethodMetrics {
             ok: calls.get_or_create_owned(&[("method", method.label()), ("code", "ok")]),
             seconds: seconds.get_or_create_owned(&[("method", method.label())]),

@@ -28,4 +28,5 @@ mod tests;
 pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
+pub use raft::LOG_FILTER;
 pub use run::{Ready, Stopped, run};

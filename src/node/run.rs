@@ -139,7 +139,9 @@ async fn live(
         metrics: Arc::new(Metrics::new()),
         admin: tokio::sync::Mutex::new(()),
     });
+    let asked = signals.dump.take();
     let servers = Servers::start(&node, sockets);
+    let dumps = asked.map(|asked| tokio::spawn(dump_on_signal(Arc::clone(&node), asked)));
     let fatal = Fatal::default();
     let work = tokio::select! {
         booted = boot(&node, &directory, &consensus, &fatal) => booted,
@@ -172,6 +174,9 @@ async fn live(
             return Err(error);
         }
     };
+    if let Some(dumps) = dumps {
+        dumps.abort();
+    }
     let stopping = stop(&node, servers, booted, &fatal);
     tokio::select! {
         stopped = stopping => stopped.map(|()| Stopped { signal }),
@@ -284,10 +289,33 @@ async fn stop(
     Err(NodeError::ShutdownTimeout { limit, left: left.join(", ") })
 }
 
+/// Logs how the shards are at every SIGUSR1.
+async fn dump_on_signal(node: Arc<Node>, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        for handle in node.shards() {
+            let stats = handle.shard.stats();
+            info!(
+                shard = handle.number,
+                term = handle.term(),
+                revision = handle.shard.revision(),
+                lag = handle.lag(),
+                segments = stats.segment_count,
+                log_bytes = stats.log_bytes,
+                keys = stats.keys,
+                producers = stats.producers,
+                "state"
+            );
+        }
+        info!(phase = ?node.phase(), connections = node.limits().open_connections(), "state");
+    }
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// SIGUSR1, until a task takes it.
+    dump: Option<Signal>,
 }
 
 impl Signals {
@@ -302,6 +330,7 @@ impl Signals {
         Ok(Self {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
+            dump: Some(on(SignalKind::user_defined1())?),
         })
     }
 

@@ -83,7 +83,7 @@ pub struct Args {
     /// Form of the logs on stderr [default: auto]
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// Filter of the logs, such as info or prkdb=debug [default: info,openraft=warn]
+    /// Filter of the logs, such as info or prkdb=debug [default: info, consensus at warn]
     #[arg(long, value_name = "FILTER", env = "PRKDB_LOG", hide_env_values = true)]
     pub log_level: Option<String>,
     /// File to write when the node is ready; removed at the end

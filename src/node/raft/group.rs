@@ -202,7 +202,7 @@ impl Group {
     /// Returns how many entries are committed and not applied.
     pub(crate) fn lag(&self) -> u64 {
         let committed = self.shard.committed().map_or(0, |id| id.index);
-        let applied = self.applied.borrow().map_or(0, |id| id.index);
+        let applied = self.shard.revision();
         committed.saturating_sub(applied)
     }
 

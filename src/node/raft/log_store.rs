@@ -47,7 +47,13 @@ impl LogStore {
     /// Waits until everything up to `lsn` is synced.
     async fn synced(&self, lsn: Lsn) -> io::Result<()> {
         let (done, synced) = oneshot::channel();
-        self.flusher.when_synced(lsn, Box::new(move || drop(done.send(()))));
+        self.flusher.when_synced(
+            lsn,
+            Box::new(move || {
+                // Nobody waits any more: the caller was stopped.
+                let _sent = done.send(());
+            }),
+        );
         synced.await.map_err(|_| io::Error::other("the log failed"))
     }
 

@@ -15,4 +15,7 @@ mod state_machine;
 mod suite;
 mod types;
 
+/// The filter of a node's log: the library tells each of its own steps at `info`.
+pub const LOG_FILTER: &str = "info,openraft=warn";
+
 pub(crate) use group::{Group, GroupOptions, Leadership, LeadershipWatch, ProposalEnd};

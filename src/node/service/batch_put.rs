@@ -4,7 +4,7 @@
 //! bounded by the credit the client is told of; a client that sends more is not read from. After a
 //! failure the rest of the partition's window fails by itself: its sequences leave a gap.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     node::{
         core::Submission,
+        metrics::Method,
         outcome::{Failure, Outcome, Reply, Written, WrittenKind},
         router::Route,
         security::Action,
@@ -89,6 +90,8 @@ async fn read(
         let responder = Responder {
             id: batch.id,
             partition: batch.partition,
+            started: context.node.clock().monotonic(),
+            context: context.clone(),
             replies: replies.clone(),
             permits: Some((place, share)),
         };
@@ -157,6 +160,8 @@ fn check(
 struct Responder {
     id: u64,
     partition: u32,
+    started: Duration,
+    context: Context,
     replies: Sender,
     permits: Option<Permits>,
 }
@@ -168,6 +173,7 @@ impl Responder {
 
     fn send_once(&mut self, result: Result<Written, Failure>) {
         let Some(permits) = self.permits.take() else { return };
+        self.context.count(Method::BatchPut, self.started, result.as_ref().err());
         let (id, partition) = (self.id, self.partition);
         let message = Some(match result {
             Ok(written) => batch_put_reply::Message::Ack(batch_put_reply::Ack {

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use super::to_status;
 use crate::node::{
     Node,
     core::Phase,
+    metrics::Method,
     outcome::Failure,
     router::Route,
     security::{Action, Policy, Principal, Resource},
@@ -50,17 +51,30 @@ impl Context {
         self.node.route(collection)
     }
 
-    /// As [`Context::authorise`], as a status.
+    /// Answers a call, and counts the answer.
     ///
     /// # Errors
-    /// As there.
-    pub fn admit(&self, action: Action, resource: Resource<'_>) -> Result<(), Status> {
-        self.authorise(action, resource).map_err(|failure| to_status(&failure))
+    /// The failure of the call, as a status.
+    pub async fn answer<T>(
+        &self,
+        method: Method,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Response<T>, Status> {
+        let started = self.node.clock().monotonic();
+        let result = call.await;
+        self.count(method, started, result.as_ref().err());
+        result.map(Response::new).map_err(|failure| to_status(&failure))
+    }
+
+    /// Counts an answer to a request that began at `started`.
+    pub fn count(&self, method: Method, started: Duration, failure: Option<&Failure>) {
+        let took = self.node.clock().monotonic().saturating_sub(started);
+        self.node.metrics().rpc(method, failure.map(|failure| failure.code), took);
     }
 }
 
 /// Returns when the caller stops waiting, by the header of the call.
-pub fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+pub(super) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
     let header = request.metadata().get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok()?;

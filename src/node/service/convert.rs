@@ -46,12 +46,10 @@ fn place(route: &Route, key: &[u8], claimed: Option<u32>) -> Result<PartitionPla
         return Err(Failure::new(ErrorCode::InvalidArgument, message));
     }
     let place = route.of(key)?;
-    if claimed.is_some_and(|claimed| claimed != place.number) {
-        let message = format!(
-            "the key belongs to partition {}, not {}",
-            place.number,
-            claimed.unwrap_or_default()
-        );
+    if let Some(claimed) = claimed.filter(|claimed| *claimed != place.number) {
+        // One that does not exist is told as such.
+        route.place(claimed)?;
+        let message = format!("the key belongs to partition {}, not {claimed}", place.number);
         return Err(Failure::new(ErrorCode::WrongPartition, message));
     }
     Ok(place)

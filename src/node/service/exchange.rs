@@ -25,6 +25,7 @@ use super::{
 };
 use crate::node::{
     core::Submission,
+    metrics::Method,
     outcome::{Failure, Reply},
 };
 
@@ -56,13 +57,29 @@ async fn read(context: Context, mut requests: Streaming<v1::ExchangeRequest>, re
         };
         match request {
             Ok(Some(request)) => {
-                let responder =
-                    Responder { id: request.id, replies: replies.clone(), permit: Some(permit) };
+                let responder = Responder {
+                    id: request.id,
+                    method: method(&request),
+                    started: context.node.clock().monotonic(),
+                    context: context.clone(),
+                    replies: replies.clone(),
+                    permit: Some(permit),
+                };
                 begin(&context, request, responder).await;
             }
             // The client has nothing more to ask, or is gone; replies under way still go out.
             Ok(None) | Err(_) => return,
         }
+    }
+}
+
+fn method(request: &v1::ExchangeRequest) -> Method {
+    match &request.operation {
+        Some(exchange_request::Operation::Put(_)) => Method::ExchangePut,
+        Some(exchange_request::Operation::Get(_)) => Method::ExchangeGet,
+        Some(exchange_request::Operation::Delete(_)) => Method::ExchangeDelete,
+        Some(exchange_request::Operation::MultiGet(_)) => Method::ExchangeMultiGet,
+        None => Method::Exchange,
     }
 }
 
@@ -103,6 +120,9 @@ async fn read_one(context: &Context, get: v1::GetRequest) -> Result<v1::GetReply
 /// Sends the reply to one operation; dropped unused, it says that nobody knows.
 struct Responder {
     id: u64,
+    method: Method,
+    started: Duration,
+    context: Context,
     replies: Sender,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -114,6 +134,7 @@ impl Responder {
 
     fn send_once(&mut self, result: Result<exchange_reply::Result, Failure>) {
         let Some(permit) = self.permit.take() else { return };
+        self.context.count(self.method, self.started, result.as_ref().err());
         let result =
             result.unwrap_or_else(|failure| exchange_reply::Result::Error(to_detail(&failure)));
         // Closed: the client is gone.

@@ -12,10 +12,10 @@ use super::{
     context::{Context, deadline},
     convert::{self, ReplyShape, Routed, write_reply},
     exchange, scan,
-    status::to_status,
 };
 use crate::{
     node::{
+        metrics::Method,
         outcome::Failure,
         router::Route,
         security::{Action, Resource},
@@ -133,10 +133,6 @@ pub(super) fn route_delete(
     convert::delete(&context.node, &route, delete)
 }
 
-fn answer<T>(result: Result<T, Failure>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(|failure| to_status(&failure))
-}
-
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn put(
@@ -148,7 +144,7 @@ impl Kv for KvService {
             let routed = route_put(&self.context, request.into_inner())?;
             write(&self.context, routed, deadline).await
         };
-        answer(put.await)
+        self.context.answer(Method::Put, put).await
     }
 
     async fn get(
@@ -161,7 +157,7 @@ impl Kv for KvService {
             let consistency = consistency(request.consistency)?;
             get(&self.context, &route, &request.key, consistency).await
         };
-        answer(read.await)
+        self.context.answer(Method::Get, read).await
     }
 
     async fn delete(
@@ -173,14 +169,15 @@ impl Kv for KvService {
             let routed = route_delete(&self.context, request.into_inner())?;
             write(&self.context, routed, deadline).await
         };
-        answer(delete.await)
+        self.context.answer(Method::Delete, delete).await
     }
 
     async fn multi_get(
         &self,
         request: Request<v1::MultiGetRequest>,
     ) -> Result<Response<v1::MultiGetReply>, Status> {
-        answer(multi_get(&self.context, request.into_inner()).await)
+        let read = multi_get(&self.context, request.into_inner());
+        self.context.answer(Method::MultiGet, read).await
     }
 
     type ExchangeStream = Replies<v1::ExchangeReply>;
@@ -189,8 +186,11 @@ impl Kv for KvService {
         &self,
         request: Request<Streaming<v1::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        Ok(Response::new(exchange::serve(self.context.clone(), request.into_inner())))
+        let open = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            Ok(exchange::serve(self.context.clone(), request.into_inner()))
+        };
+        self.context.answer(Method::Exchange, open).await
     }
 
     type BatchPutStream = Replies<v1::BatchPutReply>;
@@ -199,8 +199,11 @@ impl Kv for KvService {
         &self,
         request: Request<Streaming<v1::BatchPutRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
-        self.context.admit(Action::Observe, Resource::Cluster)?;
-        Ok(Response::new(batch_put::serve(self.context.clone(), request.into_inner())))
+        let open = async {
+            self.context.authorise(Action::Observe, Resource::Cluster)?;
+            Ok(batch_put::serve(self.context.clone(), request.into_inner()))
+        };
+        self.context.answer(Method::BatchPut, open).await
     }
 
     type ScanStream = Replies<v1::ScanReply>;
@@ -209,7 +212,7 @@ impl Kv for KvService {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
-        let stream = scan::serve(&self.context, request.into_inner()).await;
-        answer(stream)
+        let scan = scan::serve(&self.context, request.into_inner());
+        self.context.answer(Method::Scan, scan).await
     }
 }
