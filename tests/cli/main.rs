@@ -11,7 +11,7 @@ mod generated;
 mod help;
 mod input;
 mod output;
-mod sessions;
+mod serve;
 mod signals;
 mod support;
 mod terminal;
