@@ -12,6 +12,7 @@ mod help;
 mod input;
 mod output;
 mod serve;
+mod sessions;
 mod signals;
 mod support;
 mod terminal;
