@@ -14,8 +14,6 @@ pub enum Bug {
     WatermarkOffByOne,
     /// Damage below the watermark is cut like a torn tail.
     CorruptionCut,
-    /// New entries get numbers that lost ones had.
-    LsnReused,
     /// What cannot be read is set aside before the page that replaces it is synced.
     SetAsideFirst,
     /// Entries that were perhaps never on disk are believed where they stand.

@@ -45,7 +45,7 @@ impl Specimen {
         let disk = new_disk();
         let mut rig = Rig::open(&disk, clear(&disk), LogModel::default()).unwrap();
         rig.full_count = 1;
-        load::run(&mut rig, 5, 45).unwrap();
+        load::run(&mut rig, 2, 25).unwrap();
         let state = rig.history.last_state().clone();
         drop(rig);
         let mut rig = Rig::open(&disk, clear(&disk), state.clone()).unwrap();
@@ -79,14 +79,6 @@ impl Specimen {
         Self { disk, history: rig.history, files, watermark }
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.files
-            .iter()
-            .filter(|(.., s)| s.page.is_some())
-            .map(|(name, ..)| name.clone())
-            .collect()
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         self.files.iter().map(|(_, bytes, _)| bytes.len()).sum()
     }
@@ -94,7 +86,7 @@ impl Specimen {
     /// Says what lies at a byte, and the entry that it belongs to.
     fn region(&self, file: usize, position: usize) -> Region {
         let (.., segment) = &self.files[file];
-        let Some(page) = &segment.page else { return Region::unused("prepared segment") };
+        let Some(page) = &segment.page else { return Region::unused(PREPARED) };
         let above = |lsn: u64| lsn > self.watermark;
         if position < PAGE {
             return Region {
@@ -131,6 +123,8 @@ fn evidence(files: &[(String, Vec<u8>, Segment)], cut: Option<(usize, usize)>) -
     });
     headers.max()
 }
+
+const PREPARED: &str = "prepared segment";
 
 #[derive(Clone, Copy, Debug)]
 struct Region {
@@ -275,6 +269,10 @@ fn check_flips_of(specimen: &Specimen, first: usize, step: usize) -> Result<Tabl
     for (file, (name, bytes, _)) in specimen.files.iter().enumerate() {
         for position in (first..bytes.len()).step_by(step) {
             let region = specimen.region(file, position);
+            // A prepared segment is the same zeros all over.
+            if region.part == PREPARED && position % 32 >= step {
+                continue;
+            }
             let own = u8::try_from(position % 8).unwrap();
             let is_header =
                 region.part == "entry header" || (region.part == "segment page" && position < 512);
@@ -355,7 +353,7 @@ fn a_flipped_bit_is_refused_where_it_was_synced_and_cut_above() {
     assert!(specimen.bytes() >= 64 << 10, "{} bytes", specimen.bytes());
     let table = on_two_threads(|half| check_flips_of(&specimen, half, 2));
     say(&format!("{} flips in {} bytes\n{table}", table.sum(), specimen.bytes()));
-    assert!(table.sum() > 64 << 10);
+    assert!(table.sum() > 64 << 10, "{} flips", table.sum());
 }
 
 #[test]
@@ -365,6 +363,9 @@ fn a_cut_file_is_refused_where_it_was_synced_and_cut_above() {
         let mut table = Table::default();
         for (file, (name, bytes, _)) in specimen.files.iter().enumerate() {
             for len in (half..bytes.len()).step_by(2) {
+                if specimen.region(file, len).part == PREPARED && len % 32 > 1 {
+                    continue;
+                }
                 let (region, outcome) = check_cut(&specimen, file, len)
                     .map_err(|error| format!("{name} cut to {len}: {error}"))?;
                 table.count(region, outcome);
@@ -373,5 +374,5 @@ fn a_cut_file_is_refused_where_it_was_synced_and_cut_above() {
         Ok(table)
     });
     say(&format!("{} cuts\n{table}", table.sum()));
-    assert!(table.sum() >= 64 << 10);
+    assert!(table.sum() > 64 << 10, "{} cuts", table.sum());
 }

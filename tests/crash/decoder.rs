@@ -241,3 +241,22 @@ fn write(body: &[u8], body_len: usize, frames: usize, origin: usize) -> Result<B
     covered.extend_from_slice(&body[body_len..]);
     Ok((covered, batches, said))
 }
+
+fn seed_of(name: &str) -> u32 {
+    let (log_id, rest) = name.split_once('-').unwrap();
+    let log_id = u64::from_str_radix(log_id, 16).unwrap();
+    let number: u64 = rest.strip_suffix(".log").unwrap().parse().unwrap();
+    crc32c(0, &[log_id.to_le_bytes(), number.to_le_bytes()].concat())
+}
+
+/// Makes the checksum of a changed page right.
+pub(crate) fn reseal_page(name: &str, file: &mut [u8]) {
+    let covered = [&file[..508], &file[512..PAGE]].concat();
+    file[508..512].copy_from_slice(&crc32c(seed_of(name), &covered).to_le_bytes());
+}
+
+/// Makes the checksum of a changed entry header right.
+pub(crate) fn reseal_entry(name: &str, file: &mut [u8], position: usize) {
+    let crc = crc32c(seed_of(name), &file[position..position + 68]);
+    file[position + 68..position + 72].copy_from_slice(&crc.to_le_bytes());
+}

@@ -16,3 +16,4 @@ mod model;
 mod planted;
 mod power;
 mod rig;
+mod shard;

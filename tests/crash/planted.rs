@@ -219,12 +219,6 @@ fn planted_trust_in_what_was_not_synced_is_caught() {
 }
 
 #[test]
-fn planted_reuse_of_numbers_is_caught() {
-    let run = || (0..20).try_for_each(|seed| lives::live(seed).map(drop));
-    assert_caught("LsnReused", run(), with_bug(Bug::LsnReused, run));
-}
-
-#[test]
 fn planted_cut_of_damage_is_caught() {
     let run = || damage::check_flips(97).map(drop);
     assert_caught("CorruptionCut", run(), with_bug(Bug::CorruptionCut, run));

@@ -108,8 +108,9 @@ impl Rig {
     /// Runs jobs until there is none, or only a preparation for which the disk has no room.
     pub(crate) fn drive(&mut self) -> Result<(), StorageError> {
         loop {
-            let prepared = self.prepare_one()?;
             let flushed = self.flush_one()?;
+            // A group that finds no room asks for a segment that has it.
+            let prepared = self.prepare_one()?;
             if !flushed && prepared != Some(Prepared::Ready) {
                 return Ok(());
             }

@@ -103,6 +103,13 @@ pub enum PageFault {
     },
     /// The checksum holds, and the format is one this version does not know.
     Format(u8),
+    /// It is the whole page of another segment: the file has the wrong name.
+    Misnamed {
+        /// The log it belongs to.
+        log_id: u64,
+        /// The number it has there.
+        number: u64,
+    },
 }
 
 impl SegmentHeader {
@@ -169,6 +176,12 @@ impl SegmentHeader {
         let expected = u32::from_le_bytes(array_at(page, CRC_AT));
         let found = page_crc(page, &Seed::new(log_id, number));
         if expected != found || page[0..4] != MAGIC {
+            let stated: (u64, u64) =
+                (u64::from_le_bytes(array_at(page, 32)), u64::from_le_bytes(array_at(page, 40)));
+            let is_whole = page_crc(page, &Seed::new(stated.0, stated.1)) == expected;
+            if is_whole && stated != (log_id, number) {
+                return Err(PageFault::Misnamed { log_id: stated.0, number: stated.1 });
+            }
             return Err(PageFault::Damaged { expected, found });
         }
         if page[4] != FORMAT {

@@ -21,7 +21,7 @@ mod survey;
 use std::{path::Path, sync::Arc};
 
 use super::{options::LogOptions, prepare::Preparation, tail::TailCache, writer::Log};
-use crate::storage::{StorageError, bug::bug, clock::Rng, disk::Disk};
+use crate::storage::{StorageError, clock::Rng, disk::Disk};
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Log {
             active: None,
             joint: scanned.joint,
             preparation: Preparation::new(survey.largest_number + 1, survey.used_bytes(&chain)),
-            next_lsn: if bug!(LsnReused) { scanned.watermark } else { scanned.largest_lsn } + 1,
+            next_lsn: scanned.largest_lsn + 1,
             synced_lsn: scanned.watermark,
             group_in_flight: false,
             has_failed: false,

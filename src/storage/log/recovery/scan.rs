@@ -284,20 +284,15 @@ impl Scan<'_> {
     /// Looks at everything behind the end for headers: they tell numbers that were given out, and
     /// watermarks.
     fn look_behind(&mut self, chain: &[u64], broken: Option<&Break>) -> Result<(), StorageError> {
-        let end_segment = broken.map_or(self.end.segment, |broken| broken.segment);
-        let end_position = broken.map_or(self.end.position, |broken| broken.position);
-        let order = |number: u64| chain.iter().position(|in_chain| *in_chain == number);
+        let newest = chain.last().copied();
         for (number, found) in &self.survey.files {
-            let (from, is_tail) = if *number == end_segment {
-                (end_position, true)
-            } else {
-                match (order(*number), order(end_segment)) {
-                    // Read already; what a cut left behind in it was judged when it was cut, but its
-                    // numbers stay taken.
-                    (Some(at), Some(end)) if at < end => (self.end_of(*number), false),
-                    (Some(_), _) if self.ends.contains_key(number) => (self.end_of(*number), true),
-                    _ => (0, true),
+            let (from, is_tail) = match broken {
+                Some(broken) if broken.segment == *number => (broken.position, true),
+                // What a cut left behind in it was judged when it was cut, but its numbers stay taken.
+                _ if self.ends.contains_key(number) => {
+                    (self.end_of(*number), broken.is_none() && newest == Some(*number))
                 }
+                _ => (0, true),
             };
             let behind = look(found, &Seed::new(self.log_id, *number), from)?;
             self.largest_lsn = self.largest_lsn.max(behind.largest_lsn);

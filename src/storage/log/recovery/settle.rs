@@ -86,11 +86,11 @@ impl Log {
         recovery.copied_entries = copies.len() as u64;
         if bug!(SetAsideFirst) {
             self.set_aside(survey, &aside, recovery)?;
-            return self.copy(&copies, found.settled_state);
+            self.copy(&copies, found.settled_state)?;
+        } else {
+            self.copy(&copies, found.settled_state)?;
+            self.set_aside(survey, &aside, recovery)?;
         }
-        self.copy(&copies, found.settled_state)?;
-        // The new page continues the watermark: whatever does not stand before it is out of the log.
-        self.set_aside(survey, &aside, recovery)?;
         self.remove_unused(survey, &unused.all())
     }
 

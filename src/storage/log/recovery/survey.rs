@@ -103,6 +103,14 @@ fn look(
         }
         Err(PageFault::Zero) => Page::Zero,
         Err(PageFault::Damaged { expected, found }) => Page::Damaged { expected, found },
+        Err(PageFault::Misnamed { log_id: of, number: stated }) => {
+            return Err(StorageError::Corrupt {
+                path,
+                position: 0,
+                expected: format!("segment {number} of log {log_id:016x}"),
+                found: format!("segment {stated} of log {of:016x}"),
+            });
+        }
         Err(PageFault::Format(found)) => {
             return Err(StorageError::NewerFormat { path, found, known: FORMAT });
         }

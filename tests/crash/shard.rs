@@ -1,0 +1,365 @@
+//! Power cuts under a whole shard: key index and producer windows are those of the model.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Bound,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use prkdb::storage::{
+    Shard, ShardOptions,
+    clock::{Rng as _, SeededRng},
+    disk::sim::{Loss, SimDisk},
+    log::{
+        PrepareMode,
+        entry::{Entry, LogId, Payload},
+    },
+    sequencer::{
+        Answer, BatchRules, CheckedBatch, Condition, Sequencer, SequencerLimits, Verdict,
+        WriteRequest,
+    },
+};
+use prkdb_types::{
+    BatchBuilder, Compression, ErrorCode, ProducerStamp, ShardCommand,
+    command::{PartitionPut, ShardChange},
+};
+
+use super::{
+    power::say,
+    rig::{DIR, new_disk},
+};
+
+const COLLECTION: u32 = 1;
+const PARTITIONS: u32 = 3;
+const TERM: u64 = 4;
+const LIMITS: SequencerLimits = SequencerLimits {
+    entry_bytes_max: 64 << 10,
+    in_flight_bytes_max: 1 << 20,
+    in_flight_entries_max: 16,
+    index_bytes_max: u64::MAX,
+};
+
+/// What a producer sent last: the request, the offset it got, and the sequence that comes next.
+#[derive(Clone, Debug)]
+struct Sent {
+    request: WriteRequest,
+    base_offset: u64,
+    next_sequence: i32,
+}
+
+/// What the shard must be after an entry.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    producers: BTreeMap<i64, Sent>,
+    next_offsets: BTreeMap<u32, u64>,
+}
+
+fn open(disk: &SimDisk) -> Shard {
+    let options = ShardOptions {
+        shard: 1,
+        cluster_id: [5; 16],
+        segment_bytes_first: 16 << 10,
+        segment_bytes_max: 32 << 10,
+        tail_cache_bytes: 4 << 10,
+        producer_bytes_max: 1 << 20,
+    };
+    let rng = &mut SeededRng::new(1);
+    Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 1000).unwrap().0
+}
+
+fn partition_of(key: &[u8]) -> u32 {
+    1 + u32::from(key[0]) % PARTITIONS
+}
+
+/// A shard and its model, entry by entry.
+struct Load {
+    disk: SimDisk,
+    shard: Shard,
+    sequencer: Sequencer,
+    rng: SeededRng,
+    gathered: Model,
+    /// After the entry of each index.
+    models: Vec<Model>,
+    /// Boundary, entries appended, entries synced.
+    moments: Vec<(u64, usize, usize)>,
+}
+
+impl Load {
+    fn below(&mut self, end: u64) -> u64 {
+        self.rng.next_u64() % end
+    }
+
+    fn drive(&self) {
+        loop {
+            if let Some(job) = self.shard.next_prepare() {
+                let result = job.run(PrepareMode::Allocate);
+                self.shard.prepared(job, result).unwrap();
+            } else if let Some(job) = self.shard.next_flush() {
+                let result = job.run();
+                self.shard.flushed(job, result).unwrap();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn append(&mut self, payload: Payload) {
+        let id = LogId { term: TERM, index: self.models.len() as u64 };
+        self.shard.append(vec![Entry { id, is_void: false, payload }]).unwrap();
+        self.models.push(self.gathered.clone());
+        let appended = self.models.len();
+        self.moments.push((self.disk.boundary_count(), appended, appended - 1));
+        self.drive();
+        self.moments.push((self.disk.boundary_count(), appended, appended));
+        self.shard.set_committed(Some(id));
+        for applied in self.shard.apply_all(&[id]).unwrap() {
+            self.sequencer.resolved(applied.sequence);
+        }
+    }
+
+    fn take(&mut self) {
+        if let Some(write) = self.sequencer.take_entry() {
+            self.append(Payload::Normal(write));
+        }
+    }
+
+    fn accept(&mut self, request: &WriteRequest) -> Option<u64> {
+        loop {
+            match self.shard.decide(&mut self.sequencer, request, 5) {
+                Verdict::Accepted { base_offset, .. } => return Some(base_offset),
+                Verdict::Full | Verdict::WaitFor(_) => self.take(),
+                Verdict::Answered { answer: Answer::Absent { .. }, .. } => return None,
+                answered @ Verdict::Answered { .. } => panic!("{answered:?}"),
+            }
+        }
+    }
+
+    fn stamp(&self, producer: i64) -> ProducerStamp {
+        let base_sequence = self.gathered.producers.get(&producer).map_or(0, |s| s.next_sequence);
+        ProducerStamp { id: producer, epoch: 0, base_sequence }
+    }
+
+    fn sent(&mut self, producer: i64, request: WriteRequest, base_offset: u64, count: i32) {
+        let next_sequence = self.stamp(producer).base_sequence + count;
+        let sent = Sent { request, base_offset, next_sequence };
+        self.gathered.producers.insert(producer, sent);
+    }
+
+    /// A put or a delete of one key; a put of a key below 6 carries a producer.
+    fn write_one(&mut self) {
+        let key = [u8::try_from(self.below(18)).unwrap()];
+        let partition = partition_of(&key);
+        let (collection, bytes) = (COLLECTION, Bytes::copy_from_slice(&key));
+        if self.below(5) == 0 {
+            let request = WriteRequest::Delete {
+                partition,
+                collection,
+                key: bytes,
+                timestamp_ms: 3,
+                producer: None,
+                condition: Condition::None,
+            };
+            if let Some(offset) = self.accept(&request) {
+                self.gathered.keys.remove(&key[..]);
+                self.gathered.next_offsets.insert(partition, offset + 1);
+            }
+            return;
+        }
+        let len = usize::try_from(self.below(500)).unwrap();
+        let value = vec![self.rng.next_u64().to_le_bytes()[0]; len];
+        let producer = (key[0] < 6).then_some(10 + i64::from(partition));
+        let request = WriteRequest::Put {
+            partition,
+            collection,
+            key: bytes,
+            value: Bytes::from(value.clone()),
+            timestamp_ms: 3,
+            producer: producer.map(|producer| self.stamp(producer)),
+            condition: Condition::None,
+        };
+        let offset = self.accept(&request).unwrap();
+        self.gathered.keys.insert(key.to_vec(), (value, offset));
+        self.gathered.next_offsets.insert(partition, offset + 1);
+        if let Some(producer) = producer {
+            self.sent(producer, request, offset, 1);
+        }
+    }
+
+    /// A batch of a producer: keys may repeat in it, and some are tombstones.
+    fn write_batch(&mut self) {
+        let partition = u32::try_from(1 + self.below(PARTITIONS.into())).unwrap();
+        let producer = 20 + i64::from(partition);
+        let mut builder = BatchBuilder::new(self.stamp(producer), Compression::Lz4);
+        let mut records = Vec::new();
+        for _ in 0..=self.below(6) {
+            let key = [u8::try_from(u64::from(partition - 1) + 3 * self.below(6)).unwrap()];
+            let value = (self.below(4) > 0).then(|| vec![7; 40]);
+            builder.push(4, Some(&key), value.as_deref(), &[]).unwrap();
+            records.push((key, value));
+        }
+        let count = i32::try_from(records.len()).unwrap();
+        let rules = BatchRules {
+            key_bytes_max: 100,
+            value_bytes_max: 1000,
+            records_max: 4096,
+            decompressed_bytes_max: 1 << 20,
+            number: partition,
+            partition_of: Some(&partition_of),
+        };
+        let bytes = builder.finish().unwrap().to_bytes();
+        let batch = CheckedBatch::check(bytes, &rules).unwrap();
+        let request = WriteRequest::Batch { partition, collection: COLLECTION, batch };
+        let offset = self.accept(&request).unwrap();
+        for (version, (key, value)) in (offset..).zip(records) {
+            match value {
+                Some(value) => self.gathered.keys.insert(key.to_vec(), (value, version)),
+                None => self.gathered.keys.remove(&key[..]),
+            };
+            self.gathered.next_offsets.insert(partition, version + 1);
+        }
+        self.sent(producer, request, offset, count);
+    }
+}
+
+fn run(seed: u64, entries: usize) -> Load {
+    let disk = new_disk();
+    disk.record();
+    let shard = open(&disk);
+    let mut load = Load {
+        disk,
+        shard,
+        sequencer: Sequencer::open(TERM, LIMITS),
+        rng: SeededRng::new(seed),
+        gathered: Model::default(),
+        models: Vec::new(),
+        moments: Vec::new(),
+    };
+    load.append(Payload::Blank);
+    let commands = (1..=PARTITIONS)
+        .map(|partition| ShardCommand {
+            id: partition.into(),
+            version: 1,
+            change: Some(ShardChange::PartitionPut(PartitionPut {
+                partition,
+                collection: COLLECTION,
+                number: partition - 1,
+                key_index: true,
+            })),
+        })
+        .collect();
+    load.accept(&WriteRequest::Control { commands, timestamp_ms: 0 }).unwrap();
+    load.take();
+    while load.models.len() < entries {
+        for _ in 0..=load.below(4) {
+            if load.below(3) == 0 { load.write_batch() } else { load.write_one() }
+        }
+        load.take();
+        if load.below(12) == 0 {
+            load.shard.mark_synced();
+            load.drive();
+        }
+    }
+    load
+}
+
+/// Opens a disk and compares the shard with the model of its last entry.
+fn check(disk: &SimDisk, load: &Load, (appended, synced): (usize, usize)) -> Result<(), String> {
+    let shard = open(disk);
+    let count = shard.log_state().last.map_or(0, |last| usize::try_from(last.index + 1).unwrap());
+    if count < synced || count > appended {
+        return Err(format!("{count} entries of {synced} acknowledged and {appended} attempted"));
+    }
+    // What was saved as committed is applied; Raft has the rest applied.
+    let applied = shard.applied().0.map_or(0, |id| usize::try_from(id.index + 1).unwrap());
+    let ids: Vec<LogId> =
+        (applied..count).map(|index| LogId { term: TERM, index: index as u64 }).collect();
+    shard.apply_all(&ids).map_err(|error| error.to_string())?;
+    let Some(model) = count.checked_sub(1).map(|last| &load.models[last]) else { return Ok(()) };
+    for (key, (value, version)) in &model.keys {
+        let found = shard.get(COLLECTION, key).map_err(|error| error.to_string())?;
+        if found.is_none_or(|found| found.value != *value || found.version != *version) {
+            return Err(format!("key {key:?} is not that of {count} entries"));
+        }
+    }
+    if let Some(snapshot) = shard.scan(COLLECTION) {
+        let all = snapshot.range(Bound::Unbounded, Bound::Unbounded);
+        let keys: Vec<Vec<u8>> = all.map(|(key, _)| key.to_vec()).collect();
+        if keys != model.keys.keys().cloned().collect::<Vec<_>>() {
+            return Err(format!("keys are not those of {count} entries"));
+        }
+    } else if !model.keys.is_empty() {
+        return Err("no key index".to_owned());
+    }
+    for (partition, next) in &model.next_offsets {
+        if shard.partition_state(*partition).map(|state| state.next_offset) != Some(*next) {
+            return Err(format!("partition {partition} has another end"));
+        }
+    }
+    check_windows(&shard, model)
+}
+
+/// A repeat is known and gets the offset it got, and a gap is refused.
+fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
+    let mut sequencer = Sequencer::open(TERM + 1, LIMITS);
+    for (producer, sent) in &model.producers {
+        match shard.decide(&mut sequencer, &sent.request, 5) {
+            Verdict::Answered { answer: Answer::Duplicate { base_offset, .. }, .. }
+                if base_offset == sent.base_offset => {}
+            other => return Err(format!("a repeat of producer {producer} is {other:?}")),
+        }
+        let WriteRequest::Put { partition, collection, key, .. } = sent.request.clone() else {
+            continue;
+        };
+        let ahead =
+            ProducerStamp { id: *producer, epoch: 0, base_sequence: sent.next_sequence + 1 };
+        let gap = WriteRequest::Put {
+            partition,
+            collection,
+            key,
+            value: Bytes::new(),
+            timestamp_ms: 3,
+            producer: Some(ahead),
+            condition: Condition::None,
+        };
+        match shard.decide(&mut sequencer, &gap, 5) {
+            Verdict::Answered { answer: Answer::Refused(refusal), .. }
+                if refusal.code == ErrorCode::OutOfOrder => {}
+            other => return Err(format!("a gap of producer {producer} is {other:?}")),
+        }
+    }
+    if model.producers.keys().any(|producer| *producer < 10) {
+        return Err("a producer of nobody".to_owned());
+    }
+    Ok(())
+}
+
+#[test]
+fn key_index_and_producer_windows_are_those_of_the_model_after_any_power_cut() {
+    let mut seen = HashSet::new();
+    let mut crashes = 0;
+    for seed in 1..=4 {
+        let load = run(seed, 150);
+        assert!(load.shard.stats().segment_count >= 3);
+        for image in load.disk.take_recording() {
+            let count = load.moments.partition_point(|moment| moment.0 <= image.boundary());
+            let bounds =
+                count.checked_sub(1).map_or((0, 0), |at| (load.moments[at].1, load.moments[at].2));
+            for loss in Loss::every(image.unsynced_count(), 0..4) {
+                crashes += 1;
+                let crashed = image.crash(loss);
+                if !seen.insert((crashed.hash(), bounds.1)) {
+                    continue;
+                }
+                check(&crashed, &load, bounds).unwrap_or_else(|error| {
+                    panic!("load {seed}, boundary {}, {loss:?}: {error}", image.boundary())
+                });
+            }
+        }
+    }
+    let disks: HashSet<u64> = seen.iter().map(|(hash, _)| *hash).collect();
+    say(&format!("shards: {crashes} crashes, {} distinct disks", disks.len()));
+    assert!(disks.len() > 3000, "{} distinct disks", disks.len());
+}
