@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The checks that need root: a node on a disk that fills up, on a loop device of its own.
+# usage: root-checks.sh PRKDB-BINARY
+set -euo pipefail
+binary=$(realpath "$1")
+work=$(mktemp -d)
+node= loop=
+finish() {
+  [ -z "$node" ] || kill -9 "$node" 2>/dev/null || true
+  [ -z "$node" ] || wait "$node" 2>/dev/null || true
+  mountpoint -q "$work/disk" && umount "$work/disk"
+  [ -z "$loop" ] || losetup -d "$loop"
+  rm -rf "$work"
+}
+trap finish EXIT
+fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
+
+for tool in losetup mkfs.ext4 mount mountpoint fallocate; do
+  command -v "$tool" >/dev/null || { apt-get update -qq && apt-get install -y -qq e2fsprogs util-linux mount; break; }
+done
+
+# 64 MiB of it are the node's reserve for a full disk.
+truncate -s 256M "$work/image"
+loop=$(losetup --find --show "$work/image")
+mkfs.ext4 -q -m 0 "$loop"
+mkdir "$work/disk"
+mount "$loop" "$work/disk"
+fallocate -l 60M "$work/disk/filler"
+
+"$binary" serve --listen 127.0.0.1:0 --http none --data-dir "$work/disk/data" \
+  --segment-bytes 16MiB >"$work/ready" 2>"$work/log" &
+node=$!
+until grep -q '^prkdb ready' "$work/ready"; do
+  kill -0 "$node" || fail "the node did not start"
+  sleep 0.01
+done
+PRKDB_SERVER=$(sed -n 's/.*grpc=\([^ ]*\).*/\1/p' "$work/ready")
+export PRKDB_SERVER
+prkdb() { "$binary" "$@"; }
+
+prkdb put before full
+head -c 900000 /dev/urandom >"$work/value"
+refused=0
+for n in $(seq 400); do
+  if ! prkdb put "key-$n" --value-file "$work/value" --retries 0 >/dev/null 2>"$work/error"; then
+    refused=$n
+    break
+  fi
+done
+[ "$refused" -gt 0 ] || fail "the disk was never full"
+grep -q 'no room' "$work/error" || fail "refused for another reason: $(cat "$work/error")"
+[ "$(prkdb get before)" = full ] || fail "reads do not go on"
+code=0
+prkdb status >"$work/status" 2>&1 || code=$?
+[ "$code" -eq 10 ] && grep -q disk_full "$work/status" || fail "status ($code): $(cat "$work/status")"
+echo "full after $refused values: refused by name, reads go on, status 10"
+
+rm "$work/disk/filler"
+for n in $(seq 100); do
+  if prkdb put after "room $n" --retries 0 >/dev/null 2>&1; then break; fi
+  [ "$n" -lt 100 ] || fail "writes did not go on after space came back"
+  sleep 0.1
+done
+[ "$(prkdb get after | cut -d' ' -f1)" = room ] || fail "the write after it is not there"
+last=$((refused - 1))
+kill -9 "$node"
+wait "$node" 2>/dev/null || true
+: >"$work/ready"
+"$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
+  --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
+node=$!
+until grep -q '^prkdb ready' "$work/ready"; do
+  kill -0 "$node" || fail "the node did not start again"
+  sleep 0.01
+done
+prkdb get "key-$last" --raw | cmp - "$work/value" || fail "an acknowledged value is gone"
+echo "space came back: writes went on by themselves; all there after kill -9"
