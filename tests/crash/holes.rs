@@ -1,6 +1,6 @@
 //! Holes that were found by reading, one test each.
 
-use std::{path::Path, sync::Arc};
+use std::{io::IoSlice, path::Path, sync::Arc};
 
 use prkdb::storage::{
     StorageError,
@@ -121,22 +121,33 @@ fn a_kill_inside_recovery_and_a_power_cut_after_the_next_lose_nothing() {
 
 #[test]
 fn starts_after_a_crash_inside_recovery_settle() {
-    let disk = new_disk();
-    let mut rig = new_rig(&disk);
-    give(&mut rig, [entry(0, 100)]);
-    rig.drive().unwrap();
-    let state = rig.history.last_state().clone();
-    drop(rig);
-    // The first group has no witness: all of it is copied and its segment set aside.
-    disk.record();
-    open(&disk).unwrap();
-    for image in disk.take_recording() {
-        let crashed = image.crash(Loss::None);
-        assert_reopens(&crashed, &state);
-        let settled = crashed.hash();
-        for _ in 0..3 {
+    for has_witness in [false, true] {
+        let disk = new_disk();
+        let mut rig = new_rig(&disk);
+        give(&mut rig, [entry(0, 100)]);
+        rig.drive().unwrap();
+        if has_witness {
+            // Nothing is to be copied, and a file that nobody can read is to be set aside.
+            give(&mut rig, [Op::Sync]);
+            rig.drive().unwrap();
+            let name = files_of(&disk)[0].0.replace("-0000000001", "-0000000009");
+            let file = disk.create(&Path::new(DIR).join(name)).unwrap();
+            file.write_at(5000, &[IoSlice::new(b"torn")]).unwrap();
+            file.sync_all().unwrap();
+            disk.sync_dir(Path::new(DIR)).unwrap();
+        }
+        let state = rig.history.last_state().clone();
+        drop(rig);
+        disk.record();
+        assert_eq!(open(&disk).unwrap().1.quarantined, 1);
+        for image in disk.take_recording() {
+            let crashed = image.crash(Loss::None);
             assert_reopens(&crashed, &state);
-            assert_eq!(crashed.hash(), settled, "each start would leave a segment behind");
+            let settled = crashed.hash();
+            for _ in 0..3 {
+                assert_reopens(&crashed, &state);
+                assert_eq!(crashed.hash(), settled, "each start would leave a segment behind");
+            }
         }
     }
 }
