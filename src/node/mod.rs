@@ -8,6 +8,8 @@
 mod boot;
 pub mod config;
 pub mod core;
+#[cfg(test)]
+mod denied_tests;
 mod driver;
 mod error;
 mod fatal;

@@ -1,6 +1,9 @@
 //! Shards behind real consensus on one machine, without services.
 
-use std::{path::Path, sync::OnceLock};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use prkdb_types::{
@@ -22,30 +25,36 @@ use crate::storage::{
 };
 
 struct Running {
-    node: std::sync::Arc<Node>,
+    node: Arc<Node>,
     booted: Booted,
     runtime: Runtime,
 }
 
+/// Returns a node whose shards are not opened yet, and the lock of its directory.
+pub(super) fn unbooted(dir: &Path) -> (Arc<Node>, Arc<crate::storage::dir::DataDir>) {
+    let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.join("data"), 1 << 30) };
+    let clock = Arc::new(SystemClock::new());
+    let directory = Arc::new(boot::open_directory(&config, clock.as_ref()).unwrap());
+    let node = Arc::new(Node {
+        limits: limits::Limits::new(&config),
+        config,
+        cluster_id: directory.identity().cluster_id.0,
+        advertised: "127.0.0.1:0".to_owned(),
+        started: clock.monotonic(),
+        clock,
+        node_id: 1,
+        phase: tokio::sync::watch::Sender::new(Phase::Replaying),
+        shards: OnceLock::new(),
+        routes: arc_swap::ArcSwap::from_pointee(router::Routes::default()),
+        metrics: Arc::new(metrics::Metrics::new()),
+        admin: tokio::sync::Mutex::new(()),
+    });
+    (node, directory)
+}
+
 impl Running {
     fn start(dir: &Path) -> Self {
-        let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.join("data"), 1 << 30) };
-        let clock = std::sync::Arc::new(SystemClock::new());
-        let directory = std::sync::Arc::new(boot::open_directory(&config, clock.as_ref()).unwrap());
-        let node = std::sync::Arc::new(Node {
-            limits: limits::Limits::new(&config),
-            config,
-            cluster_id: directory.identity().cluster_id.0,
-            advertised: "127.0.0.1:0".to_owned(),
-            started: clock.monotonic(),
-            clock,
-            node_id: 1,
-            phase: tokio::sync::watch::Sender::new(Phase::Replaying),
-            shards: OnceLock::new(),
-            routes: arc_swap::ArcSwap::from_pointee(router::Routes::default()),
-            metrics: std::sync::Arc::new(metrics::Metrics::new()),
-            admin: tokio::sync::Mutex::new(()),
-        });
+        let (node, directory) = unbooted(dir);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let opened = boot::open_shards(&node, &directory).unwrap();
         let fatal = fatal::Fatal::default();
@@ -112,11 +121,11 @@ fn concurrent_writers_are_gathered_and_all_answered() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(dir.path());
     running.write(host_partition()).unwrap();
-    let node = std::sync::Arc::clone(&running.node);
+    let node = Arc::clone(&running.node);
     let offsets = running.runtime.block_on(async move {
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..200u64 {
-            let node = std::sync::Arc::clone(&node);
+            let node = Arc::clone(&node);
             tasks.spawn(async move {
                 let request = WriteRequest::Put {
                     partition: 1,
@@ -148,7 +157,7 @@ fn after_a_void_entry_the_chain_goes_on_in_the_same_term() {
     let shard = &running.node.shards()[1];
     let term = shard.term();
     // Takes the number that the sequencer gives next: the sequencer's entry will be void.
-    let write = std::sync::Arc::new(Write {
+    let write = Arc::new(Write {
         sequencer_term: term,
         sequence: shard.shard.last_sequence(term) + 1,
         append_time_ms: 0,

@@ -54,3 +54,8 @@ pub use scan::{Row, Scan, ScanStream, ShardRevision};
 
 /// The messages of the wire that collections and administration are described with.
 pub use prkdb_proto::v1 as wire;
+
+/// The programs of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

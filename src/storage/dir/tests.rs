@@ -1,3 +1,5 @@
+//! The data directory: what is refused, and what a crash leaves of its creation.
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -256,7 +256,7 @@ impl State {
     fn apply_commands(&mut self, frame: &Frame) -> Result<(), String> {
         let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
         let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
-        for record in records.iter() {
+        for record in &records {
             let record = record.map_err(|error| error.to_string())?;
             let command = ShardCommand::parse_record(record.value.unwrap_or_default())
                 .map_err(|error| error.to_string())?;

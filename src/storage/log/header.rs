@@ -104,7 +104,7 @@ impl Seed {
 
     /// Returns a checksum carried on from the seed over `slices`.
     pub fn checksum(&self, slices: &[&[u8]]) -> u32 {
-        let mut crc = self.0.clone();
+        let mut crc = self.0;
         for slice in slices {
             crc.update(slice);
         }
@@ -113,7 +113,7 @@ impl Seed {
 
     /// Returns a checksum to be carried on by the caller.
     pub fn start(&self) -> Crc32c {
-        self.0.clone()
+        self.0
     }
 }
 

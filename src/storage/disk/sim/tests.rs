@@ -1,3 +1,5 @@
+//! The simulated disk keeps its own contract.
+
 use std::{
     collections::BTreeSet,
     io::{self, IoSlice},
