@@ -48,7 +48,7 @@ impl Specimen {
         load::run(&mut rig, 2, 25).unwrap();
         let state = rig.history.last_state().clone();
         drop(rig);
-        let mut rig = Rig::open(&disk, clear(&disk), state.clone()).unwrap();
+        let mut rig = Rig::open(&disk, clear(&disk), state).unwrap();
         let mut source = load::Source::after(&rig, 6);
         source.new_term(&mut rig).unwrap();
         rig.drive().unwrap();

@@ -141,7 +141,7 @@ fn sweep_recovery(seed: u64) -> Result<usize, String> {
 #[test]
 fn no_failing_call_loses_what_was_acknowledged_or_is_tried_again() {
     let runs: usize =
-        (0..4).map(|seed| sweep(seed, clear).unwrap_or_else(|error| panic!("{error}"))).sum();
+        (0..32).map(|seed| sweep(seed, clear).unwrap_or_else(|error| panic!("{error}"))).sum();
     say(&format!("{runs} loads with a failing call"));
 }
 

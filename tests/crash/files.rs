@@ -225,7 +225,7 @@ fn a_segment_of_an_older_copy_is_refused_and_a_whole_older_copy_is_not() {
     let names = files_of(&disk)
         .into_iter()
         .filter(|(name, bytes)| Segment::decode(name, bytes).unwrap().page.is_some());
-    let newest = names.map(|(name, _)| name).last().unwrap();
+    let newest = names.map(|(name, _)| name).max().unwrap();
     let mut refusals = 0;
     for (name, bytes) in files_of(&older) {
         let segment = Segment::decode(&name, &bytes).unwrap();

@@ -72,7 +72,9 @@ fn to_hex(files: &[(String, Vec<u8>)]) -> String {
         for (row, line) in bytes.chunks(16).enumerate() {
             if line.iter().any(|byte| *byte != 0) {
                 write!(text, "{:06x} ", row * 16).unwrap();
-                line.iter().for_each(|byte| write!(text, " {byte:02x}").unwrap());
+                for byte in line {
+                    write!(text, " {byte:02x}").unwrap();
+                }
                 text.push('\n');
             }
         }

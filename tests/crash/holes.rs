@@ -175,7 +175,7 @@ fn an_entry_that_replaces_one_in_flight_is_kept_until_it_is_synced_itself() {
         rig.log.prepared(job, result).is_ok()
     }));
     let job = rig.log.next_flush().unwrap();
-    give(&mut rig, [Op::Truncate(Some(id(0))), entry(1, 2500), entry(2, 2500), entry(3, 2500)]);
+    give(&mut rig, [Op::Truncate(Some(id(0))), entry(1, 3000), entry(2, 3000), entry(3, 3000)]);
     let result = job.run();
     rig.log.flushed(job, result).unwrap();
     // Applied elsewhere by a majority, while this replica has not synced it.

@@ -4,6 +4,7 @@
 //! crashes are made, opened and compared with a model. `docs/TESTING.md` has the figures; a violation
 //! names its load, its boundary and its loss, and repeats itself exactly.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 
 mod damage;
 mod decoder;

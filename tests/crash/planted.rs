@@ -130,14 +130,14 @@ fn power_check(lens: Lens, driver: Driver) -> Result<(), String> {
 }
 
 /// Shows that a check is green, and that it is not with the defect.
-fn assert_caught(name: &str, sound: Result<(), String>, planted: Result<(), String>) {
-    assert_eq!(sound, Ok(()), "the check is green without the defect");
+fn assert_caught(name: &str, sound: &Result<(), String>, planted: Result<(), String>) {
+    assert_eq!(*sound, Ok(()), "the check is green without the defect");
     let error = planted.expect_err("the check must see the defect");
     say(&format!("{name}: {error}"));
 }
 
 fn assert_power_check_catches(name: &str, lens: Lens, driver: Driver) {
-    assert_caught(name, power_check(clear, Driver::Right), power_check(lens, driver));
+    assert_caught(name, &power_check(clear, Driver::Right), power_check(lens, driver));
 }
 
 fn with_bug(bug: Bug, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
@@ -147,7 +147,7 @@ fn with_bug(bug: Bug, check: impl FnOnce() -> Result<(), String>) -> Result<(), 
 
 fn assert_power_check_catches_bug(bug: Bug) {
     let run = || power_check(clear, Driver::Right);
-    assert_caught(&format!("{bug:?}"), run(), with_bug(bug, run));
+    assert_caught(&format!("{bug:?}"), &run(), with_bug(bug, run));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn planted_retried_sync_is_caught() {
 fn planted_unchecked_checksums_are_caught() {
     assert_power_check_catches_bug(Bug::CrcNotChecked);
     let run = || damage::check_flips(97).map(drop);
-    assert_caught("CrcNotChecked, flips", run(), with_bug(Bug::CrcNotChecked, run));
+    assert_caught("CrcNotChecked, flips", &run(), with_bug(Bug::CrcNotChecked, run));
 }
 
 #[test]
@@ -215,13 +215,13 @@ fn planted_file_set_aside_before_its_replacement_is_caught() {
 #[test]
 fn planted_trust_in_what_was_not_synced_is_caught() {
     let run = || (0..20).try_for_each(|seed| lives::live(seed).map(drop));
-    assert_caught("CopyNotMade", run(), with_bug(Bug::CopyNotMade, run));
+    assert_caught("CopyNotMade", &run(), with_bug(Bug::CopyNotMade, run));
 }
 
 #[test]
 fn planted_cut_of_damage_is_caught() {
     let run = || damage::check_flips(97).map(drop);
-    assert_caught("CorruptionCut", run(), with_bug(Bug::CorruptionCut, run));
+    assert_caught("CorruptionCut", &run(), with_bug(Bug::CorruptionCut, run));
 }
 
 #[test]
@@ -229,5 +229,5 @@ fn planted_ignored_error_is_caught_by_the_sweep() {
     let run = |lens: Lens| faults::sweep(1, lens).map(drop);
     let lens: Lens =
         |disk| Arc::new(Excused { excuse: Excuse::Retries, inner: Arc::new(disk.clone()) });
-    assert_caught("sync retried, sweep", run(clear), run(lens));
+    assert_caught("sync retried, sweep", &run(clear), run(lens));
 }

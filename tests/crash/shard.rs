@@ -286,7 +286,7 @@ fn check(disk: &SimDisk, load: &Load, (appended, synced): (usize, usize)) -> Res
     }
     if let Some(snapshot) = shard.scan(COLLECTION) {
         let all = snapshot.range(Bound::Unbounded, Bound::Unbounded);
-        let keys: Vec<Vec<u8>> = all.map(|(key, _)| key.to_vec()).collect();
+        let keys: Vec<Vec<u8>> = all.map(|(key, _)| key).collect();
         if keys != model.keys.keys().cloned().collect::<Vec<_>>() {
             return Err(format!("keys are not those of {count} entries"));
         }

@@ -193,7 +193,6 @@ pub(super) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 impl EntryHeader {
     /// Encodes the header and returns it with its CRC.
-    #[expect(clippy::indexing_slicing, reason = "constant places inside a buffer of constant size")]
     pub fn encode(&self, seed: &Seed) -> ([u8; ENTRY_HEADER_BYTES], u32) {
         let mut out = [0; ENTRY_HEADER_BYTES];
         out[0..4].copy_from_slice(&MAGIC);
@@ -218,7 +217,6 @@ impl EntryHeader {
     ///
     /// # Errors
     /// Says why the bytes are none.
-    #[expect(clippy::indexing_slicing, reason = "constant places inside a buffer of constant size")]
     pub fn decode(
         bytes: &[u8; ENTRY_HEADER_BYTES],
         seed: &Seed,

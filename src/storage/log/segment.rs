@@ -164,7 +164,6 @@ impl SegmentHeader {
     ///
     /// # Errors
     /// Says why the page is no header of that segment.
-    #[expect(clippy::indexing_slicing, reason = "constant places inside a buffer of constant size")]
     pub fn decode(
         page: &[u8; SEGMENT_HEADER_BYTES],
         log_id: u64,
@@ -223,7 +222,6 @@ impl SegmentHeader {
     }
 }
 
-#[expect(clippy::indexing_slicing, reason = "constant places inside a buffer of constant size")]
 fn page_crc(page: &[u8; SEGMENT_HEADER_BYTES], seed: &Seed) -> u32 {
     seed.checksum(&[&page[..CRC_AT], &page[CRC_AT + 4..]])
 }

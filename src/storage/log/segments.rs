@@ -179,10 +179,10 @@ impl Segments {
     }
 
     /// Adds a segment; only the writer does.
-    pub fn insert(&self, segment: Arc<Segment>) {
+    pub fn insert(&self, segment: &Arc<Segment>) {
         self.by_number.rcu(|now| {
             let mut next = BTreeMap::clone(now);
-            next.insert(segment.number, Arc::clone(&segment));
+            next.insert(segment.number, Arc::clone(segment));
             next
         });
     }

@@ -349,7 +349,7 @@ impl Log {
             self.joint.predecessor = full.segment.number;
             (self.joint.cut_lsn, self.joint.cut_position) = (0, 0);
         }
-        self.segments.insert(Arc::clone(&next.segment));
+        self.segments.insert(&next.segment);
         self.active = Some(next);
         Some(())
     }

@@ -147,7 +147,7 @@ impl Scan<'_> {
                 Arc::clone(&found.file),
                 Seed::new(self.log_id, *number),
             ));
-            self.segments.insert(Arc::clone(&segment));
+            self.segments.insert(&segment);
             self.recovery.bytes += found.len;
             self.adopt_hard_state(&header.hard_state);
             let next = chain
@@ -334,18 +334,11 @@ impl Scan<'_> {
         }
         let expected = format!("entries up to {}, which were synced", self.watermark);
         let found = format!("the last entry is {}", self.end.lsn);
-        match self.segments.get(self.end.segment) {
-            Some(segment) => segment.corrupt(self.end.position, &expected, &found),
-            None => {
-                let path = self.survey.files.values().next().map(|found| found.path.clone());
-                StorageError::Corrupt {
-                    path: path.unwrap_or_default(),
-                    position: 0,
-                    expected,
-                    found,
-                }
-            }
+        if let Some(segment) = self.segments.get(self.end.segment) {
+            return segment.corrupt(self.end.position, &expected, &found);
         }
+        let path = self.survey.files.values().next().map(|found| found.path.clone());
+        StorageError::Corrupt { path: path.unwrap_or_default(), position: 0, expected, found }
     }
 
     fn finish(self, chain: &[u64]) -> Scanned {

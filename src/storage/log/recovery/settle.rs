@@ -111,7 +111,7 @@ impl Log {
         let seed = Seed::new(self.log_id, number);
         let file = Arc::clone(&found.file);
         let segment = Arc::new(Segment::new(number, found.path.clone(), file, seed));
-        self.segments.insert(Arc::clone(&segment));
+        self.segments.insert(&segment);
         let position = SEGMENT_HEADER_BYTES as u64;
         self.active = Some(Active { segment, position, capacity: found.len });
         Ok(())
@@ -232,7 +232,7 @@ impl Log {
             (self.synced_lsn, self.marked_lsn, self.next_lsn) = (lsn, lsn, lsn + 1);
         }
         self.joint.prev_crc = prev_crc;
-        self.segments.insert(Arc::clone(&active.segment));
+        self.segments.insert(&active.segment);
         self.active = Some(active);
         self.preparation.next_number = number + 1;
         self.preparation.log_bytes += capacity;
