@@ -17,7 +17,7 @@ use crate::{
     node::{
         Node,
         metrics::Method,
-        outcome::Failure,
+        outcome::{Failure, Outcome},
         security::{Action, Resource},
         service::Context,
     },
@@ -31,6 +31,8 @@ const HOSTED: u64 = 1;
 const DROPPED: u64 = 2;
 /// Collections of measurements: the one reserved name that clients may create.
 const BENCH_PREFIX: &str = "__bench_";
+/// So many commands are written at once: those of a large collection are more than one entry takes.
+const COMMANDS_AT_ONCE: usize = 4096;
 
 /// The service `Collections`.
 #[derive(Clone, Debug)]
@@ -51,6 +53,15 @@ fn invalid(message: impl Into<String>) -> Failure {
 
 fn parse_name(name: &str) -> Result<CollectionName, Failure> {
     CollectionName::parse(name).map_err(|error| Failure::new(error.code(), error.to_string()))
+}
+
+/// Reads a name that clients may create and drop.
+fn parse_own_name(name: &str) -> Result<CollectionName, Failure> {
+    let name = parse_name(name)?;
+    if name.is_internal() && !name.as_str().starts_with(BENCH_PREFIX) {
+        return Err(invalid(format!("name '{}' is reserved", name.as_str())));
+    }
+    Ok(name)
 }
 
 /// Returns the settings asked for, defaults where nothing is said.
@@ -138,14 +149,20 @@ async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> 
         row.partitions.iter().map(|place| place.shard).collect();
     for number in shards {
         let hosted = node.shard(number)?.shard.catalog();
-        let commands = row
+        let commands: Vec<ShardCommand> = row
             .partitions
             .iter()
             .filter(|place| place.shard == number)
             .filter(|place| hosted.partitions.contains_key(&place.partition) == row.is_dropped)
             .map(|place| partition_command(row, place))
             .collect();
-        propose(node, number, commands).await?;
+        for some in commands.chunks(COMMANDS_AT_ONCE) {
+            // The row is written already: what fails here is finished by the same request or by the
+            // next start, so it must not be said that nothing happened.
+            propose(node, number, some.to_vec())
+                .await
+                .map_err(|failure| Failure { outcome: Outcome::Unknown, ..failure })?;
+        }
     }
     Ok(())
 }
@@ -225,15 +242,28 @@ pub async fn reconcile(node: &Node) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Drops a collection.
+async fn drop_collection(node: &Node, name: &CollectionName) -> Result<(), Failure> {
+    let _one_at_a_time = node.admin_lock().lock().await;
+    let route = node.route(name.as_str())?;
+    let row = CollectionEntry {
+        version: route.collection.version + 1,
+        is_dropped: true,
+        ..route.collection.clone()
+    };
+    put_row(node, &row).await?;
+    tell_shards(node, &row).await
+}
+
 #[tonic::async_trait]
 impl Collections for CollectionsService {
     async fn list(
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Result<Response<v1::ListCollectionsReply>, Status> {
-        let list = async {
+        let with_internal = request.into_inner().internal;
+        let listed = async {
             self.context.authorise(Action::Observe, Resource::Cluster)?;
-            let with_internal = request.into_inner().internal;
             let catalog = self.context.node.catalog();
             let collections = catalog
                 .live()
@@ -242,7 +272,7 @@ impl Collections for CollectionsService {
                 .collect();
             Ok(v1::ListCollectionsReply { collections })
         };
-        self.context.answer(Method::ListCollections, list).await
+        self.context.answer_read(Method::ListCollections, listed).await
     }
 
     async fn create(
@@ -253,11 +283,9 @@ impl Collections for CollectionsService {
         let node = &self.context.node;
         let created = async {
             self.context.authorise(Action::Manage, Resource::Collection(&request.name))?;
-            let name = parse_name(&request.name)?;
-            if name.is_internal() && !name.as_str().starts_with(BENCH_PREFIX) {
-                return Err(invalid(format!("name '{}' is reserved", name.as_str())));
-            }
-            let (row, changed) = create(node, name, parse_settings(request.settings)?).await?;
+            let name = parse_own_name(&request.name)?;
+            let settings = parse_settings(request.settings)?;
+            let (row, changed) = create(node, name, settings).await?;
             let collection = Some(describe::collection(node, &row));
             Ok(v1::CreateCollectionReply { collection, changed })
         };
@@ -268,12 +296,13 @@ impl Collections for CollectionsService {
         &self,
         request: Request<v1::DescribeCollectionRequest>,
     ) -> Result<Response<v1::DescribeCollectionReply>, Status> {
+        let name = request.into_inner().name;
         let described = async {
-            let route = self.context.route(Action::Observe, &request.get_ref().name)?;
+            let route = self.context.route(Action::Observe, &name)?;
             let state = Some(describe::state(&self.context.node, &route.collection));
             Ok(v1::DescribeCollectionReply { state })
         };
-        self.context.answer(Method::DescribeCollection, described).await
+        self.context.answer_read(Method::DescribeCollection, described).await
     }
 
     async fn drop(
@@ -281,18 +310,9 @@ impl Collections for CollectionsService {
         request: Request<v1::DropCollectionRequest>,
     ) -> Result<Response<v1::DropCollectionReply>, Status> {
         let name = request.into_inner().name;
-        let node = &self.context.node;
         let dropped = async {
             self.context.authorise(Action::Manage, Resource::Collection(&name))?;
-            let _one_at_a_time = node.admin_lock().lock().await;
-            let route = node.route(&name)?;
-            let row = CollectionEntry {
-                version: route.collection.version + 1,
-                is_dropped: true,
-                ..route.collection.clone()
-            };
-            put_row(node, &row).await?;
-            tell_shards(node, &row).await?;
+            drop_collection(&self.context.node, &parse_own_name(&name)?).await?;
             Ok(v1::DropCollectionReply {})
         };
         self.context.answer(Method::DropCollection, dropped).await

@@ -12,7 +12,9 @@ use tonic::{Request, Response, Status};
 pub use collections::{CollectionsService, ensure_default, reconcile};
 
 use crate::node::{
+    Node,
     metrics::Method,
+    outcome::Failure,
     security::{Action, Resource},
     service::{Context, limits_message},
 };
@@ -43,67 +45,72 @@ pub fn target() -> String {
     format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
 }
 
+impl AdminService {
+    /// Looks at the node, if the caller may.
+    fn observe<T>(
+        &self,
+        look: impl FnOnce(&Node) -> Result<T, Failure>,
+    ) -> impl Future<Output = Result<T, Failure>> {
+        let seen = self.context.authorise(Action::Observe, Resource::Cluster);
+        std::future::ready(seen.and_then(|()| look(&self.context.node)))
+    }
+}
+
+fn metadata(node: &Node, names: &[String]) -> Result<v1::MetadataReply, Failure> {
+    let mut collections = Vec::with_capacity(names.len());
+    for name in names {
+        let route = node.route(name)?;
+        collections.push(describe::collection(node, &route.collection));
+    }
+    Ok(v1::MetadataReply {
+        cluster_id: node.cluster_id().to_vec().into(),
+        node_id: node.node_id(),
+        nodes: status::nodes(node),
+        limits: Some(limits_message(node)),
+        collections,
+        version: VERSION.to_owned(),
+    })
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn metadata(
         &self,
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataReply>, Status> {
-        let metadata = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
-            let node = &self.context.node;
-            let mut collections = Vec::new();
-            for name in request.into_inner().collections {
-                let route = node.route(&name)?;
-                collections.push(describe::collection(node, &route.collection));
-            }
-            Ok(v1::MetadataReply {
-                cluster_id: node.cluster_id().to_vec().into(),
-                node_id: node.node_id(),
-                nodes: status::nodes(node),
-                limits: Some(limits_message(node)),
-                collections,
-                version: VERSION.to_owned(),
-            })
-        };
-        self.context.answer(Method::Metadata, metadata).await
+        let names = request.into_inner().collections;
+        let look = self.observe(|node| metadata(node, &names));
+        self.context.answer_read(Method::Metadata, look).await
     }
 
     async fn status(
         &self,
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let status = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
-            Ok(status::status(&self.context.node))
-        };
-        self.context.answer(Method::Status, status).await
+        let look = self.observe(|node| Ok(status::status(node)));
+        self.context.answer_read(Method::Status, look).await
     }
 
     async fn metrics(
         &self,
         _request: Request<v1::MetricsRequest>,
     ) -> Result<Response<v1::MetricsReply>, Status> {
-        let metrics = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
-            let node = &self.context.node;
-            Ok(v1::MetricsReply { exposition: node.metrics().render(node) })
-        };
-        self.context.answer(Method::Metrics, metrics).await
+        let look =
+            self.observe(|node| Ok(v1::MetricsReply { exposition: node.metrics().render(node) }));
+        self.context.answer_read(Method::Metrics, look).await
     }
 
     async fn version(
         &self,
         _request: Request<v1::VersionRequest>,
     ) -> Result<Response<v1::VersionReply>, Status> {
-        let version = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
+        let look = self.observe(|_| {
             Ok(v1::VersionReply {
                 version: VERSION.to_owned(),
                 commit: commit().to_owned(),
                 target: target(),
             })
-        };
-        self.context.answer(Method::Version, version).await
+        });
+        self.context.answer_read(Method::Version, look).await
     }
 }

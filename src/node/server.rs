@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use prkdb_proto::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Connected};
@@ -27,7 +28,7 @@ use super::{
     Node, NodeError,
     config::WINDOW_BYTES,
     core::Phase,
-    limits::{self, Connection as Place},
+    limits::{self, CONNECTION_STREAMS_MAX, Connection as Place, HANDSHAKE_TIME_MAX},
     security::Policy,
     service::{Context, KvService},
 };
@@ -35,13 +36,17 @@ use crate::admin::{AdminService, CollectionsService};
 
 /// Largest HTTP/2 frame: bulk bytes travel in pieces of this size.
 const FRAME_BYTES: u32 = 1 << 20;
-/// Calls of one connection at once: unary clients with 256 callers share one.
-const STREAMS_MAX: u32 = 1024;
 const HEADER_LIST_BYTES: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this many streams that a client opened and reset it is turned away.
 const PENDING_RESETS_MAX: usize = 100;
+/// After a connection could not be accepted, the next one is tried so much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a client sends first: the preface of HTTP/2.
+const PREFACE_BYTES: usize = 24;
+/// What the health service knows; the empty name is the node.
+const SERVICES: [&str; 4] = ["", "prkdb.v1.Kv", "prkdb.v1.Collections", "prkdb.v1.Admin"];
 
 /// Returns a server with the windows, frames and limits of a node.
 pub fn builder() -> Server {
@@ -49,7 +54,7 @@ pub fn builder() -> Server {
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -76,13 +81,13 @@ pub async fn serve(
         .map_err(|error| failed(io::Error::other(error)))?;
     let bytes_max = node.config().max_message;
     let context = Context::new(Arc::clone(&node), policy);
-    let kv = KvServer::new(KvService::new(context.clone()))
+    let kv = KvServer::new(KvService::new(context.clone(), stop.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
     let collections = CollectionsServer::new(CollectionsService::new(context.clone()))
         .max_decoding_message_size(bytes_max);
     let admin = AdminServer::new(AdminService::new(context)).max_decoding_message_size(bytes_max);
-    let incoming = Incoming { listener, node: Arc::clone(&node) };
+    let incoming = Incoming { listener, node: Arc::clone(&node), pause: None };
     let served = builder()
         .add_service(kv)
         .add_service(collections)
@@ -91,14 +96,16 @@ pub async fn serve(
         .add_service(reflection)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned())
         .await;
-    watch.abort();
+    // Ended by the stop, or together with the server.
+    stop.cancel();
+    let _ended = watch.await;
     served.map_err(|error| failed(io::Error::other(error)))
 }
 
 /// Keeps the health service telling what the node is doing.
 async fn report_health(
     node: Arc<Node>,
-    health: tonic_health::server::HealthReporter,
+    mut health: tonic_health::server::HealthReporter,
     stop: CancellationToken,
 ) {
     let mut phases = node.phases();
@@ -107,13 +114,18 @@ async fn report_health(
             Phase::Serving => ServingStatus::Serving,
             Phase::Replaying | Phase::Stopping => ServingStatus::NotServing,
         };
-        for service in ["", "prkdb.v1.Kv", "prkdb.v1.Collections", "prkdb.v1.Admin"] {
+        for service in SERVICES {
             health.set_service_status(service, status).await;
         }
         tokio::select! {
-            changed = phases.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
+            changed = phases.changed() => if changed.is_err() { break },
+            () = stop.cancelled() => break,
         }
+    }
+    // Whoever watches is told, and their stream ends: it must not keep the node from stopping.
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
     }
 }
 
@@ -121,20 +133,25 @@ async fn report_health(
 struct Incoming {
     listener: TcpListener,
     node: Arc<Node>,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
             let accepted = match self.listener.poll_accept(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(accepted) => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let Some(permit) = self.node.limits().connect() else {
+                    let Some(place) = self.node.limits().connect() else {
                         self.node.metrics().limit(limits::names::CONNECTIONS);
                         debug!(%peer, "connection turned away: max-connections");
                         continue;
@@ -143,12 +160,18 @@ impl Stream for Incoming {
                         debug!(%peer, %error, "connection closed before it began");
                         continue;
                     }
-                    return Poll::Ready(Some(Ok(Connection { stream, _permit: permit })));
+                    let opening = Opening {
+                        bytes_left: PREFACE_BYTES,
+                        limit: Box::pin(sleep(HANDSHAKE_TIME_MAX)),
+                    };
+                    let connection = Connection { stream, opening: Some(opening), place };
+                    return Poll::Ready(Some(Ok(connection)));
                 }
                 Err(error) => {
-                    // No descriptor is free, or the peer is gone: the next one may do better.
+                    // No descriptor is free, or the peer is gone: the next one may do better, but
+                    // not at once, or nothing else would be done.
                     warn!(%error, "connection not accepted");
-                    return Poll::Ready(Some(Err(error)));
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
             }
         }
@@ -159,13 +182,23 @@ impl Stream for Incoming {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    _permit: Place,
+    opening: Option<Opening>,
+    place: Place,
+}
+
+/// A connection that has not said yet that it speaks HTTP/2.
+#[derive(Debug)]
+struct Opening {
+    bytes_left: usize,
+    limit: Pin<Box<Sleep>>,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Place;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.place.clone()
+    }
 }
 
 impl AsyncRead for Connection {
@@ -174,7 +207,23 @@ impl AsyncRead for Connection {
         cx: &mut TaskContext<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some(opening) = &mut self.opening else { return polled };
+        match polled {
+            Poll::Pending => {
+                ready!(opening.limit.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Ready(result) => {
+                let read = buffer.filled().len() - before;
+                opening.bytes_left = opening.bytes_left.saturating_sub(read);
+                if opening.bytes_left == 0 {
+                    self.opening = None;
+                }
+                Poll::Ready(result)
+            }
+        }
     }
 }
 

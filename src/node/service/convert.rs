@@ -9,12 +9,13 @@ use prkdb_types::{ErrorCode, ProducerStamp, command::PartitionPlace};
 use crate::{
     node::{
         Node,
+        limits::{names, size_and_limit},
         outcome::{Failure, Written, WrittenKind},
         router::Route,
     },
     storage::{
         Found, Shard,
-        sequencer::{Condition, WriteRequest, check_key, check_value},
+        sequencer::{Condition, WriteRequest, check_key},
     },
 };
 
@@ -55,6 +56,16 @@ fn place(route: &Route, key: &[u8], claimed: Option<u32>) -> Result<PartitionPla
     Ok(place)
 }
 
+fn check_value(node: &Node, value: &[u8]) -> Result<(), Failure> {
+    let limit = node.config().max_value;
+    if value.len() <= limit {
+        return Ok(());
+    }
+    node.metrics().limit(names::SIZE);
+    let message = format!("value is {} (max-value)", size_and_limit(value.len(), limit));
+    Err(Failure::new(ErrorCode::ValueTooLarge, message))
+}
+
 /// A write, and the shard it goes to.
 pub(super) struct Routed {
     pub(super) shard: u32,
@@ -66,7 +77,7 @@ pub(super) struct Routed {
 /// Returns the write of a put.
 pub(super) fn put(node: &Node, route: &Route, put: v1::PutRequest) -> Result<Routed, Failure> {
     check_key(&put.key, node.config().max_key)?;
-    check_value(&put.value, node.config().max_value)?;
+    check_value(node, &put.value)?;
     let place = place(route, &put.key, put.partition)?;
     let condition = match put.condition {
         Some(v1::put_request::Condition::IfAbsent(true)) => Condition::IfAbsent,

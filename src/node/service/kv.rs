@@ -4,19 +4,23 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use prkdb_proto::v1::{self, kv_server::Kv};
-use tokio::time::Instant;
+use prost::Message as _;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     batch_put,
-    context::{Context, deadline},
+    context::{Caller, Context},
     convert::{self, ReplyShape, Routed, write_reply},
     exchange, scan,
 };
 use crate::{
     node::{
+        core::Submission,
+        limits::HeldBytes,
         metrics::Method,
-        outcome::Failure,
+        outcome::{Failure, Reply},
         router::Route,
         security::{Action, Resource},
     },
@@ -33,24 +37,56 @@ const KEYS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct KvService {
     context: Context,
+    stop: CancellationToken,
 }
 
 impl KvService {
-    /// Returns the service of a node.
-    pub fn new(context: Context) -> Self {
-        Self { context }
+    /// Returns the service of a node. Its streams end when `stop` is cancelled.
+    pub fn new(context: Context, stop: CancellationToken) -> Self {
+        Self { context, stop }
+    }
+
+    /// Admits a stream; each of its requests is asked about by itself.
+    fn admit_stream(&self) -> Result<(), Failure> {
+        self.context.authorise(Action::Observe, Resource::Cluster)?;
+        if self.stop.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 }
 
-/// Writes and waits.
+/// Why a stream ends that nobody else ended.
+pub(super) fn stopping() -> Failure {
+    Failure::new(prkdb_types::ErrorCode::Stopping, "the node is stopping")
+}
+
+/// Writes and waits. The bytes are held until the write is answered, whether or not anybody waits
+/// for it still: a client that gives up does not make room for more.
+///
+/// Cancel safety: dropped, the write may still be applied.
 async fn write(
     context: &Context,
+    caller: &Caller,
+    held: HeldBytes,
     routed: Routed,
-    deadline: Option<Instant>,
 ) -> Result<v1::WriteReply, Failure> {
     let shard = Arc::clone(&context.node.shard(routed.shard)?.shard);
     let shape = ReplyShape { shard, number: routed.number, wants_previous: routed.wants_previous };
-    let written = context.node.write(routed.shard, routed.request, deadline).await?;
+    let (answer, answered) = oneshot::channel();
+    let reply: Reply = Box::new(move |result| {
+        drop(held);
+        // Whoever gave up needs no answer.
+        let _gone = answer.send(result);
+    });
+    let deadline = Some(caller.deadline);
+    context.node.submit(routed.shard, Submission { request: routed.request, deadline, reply });
+    let written = match tokio::time::timeout_at(caller.deadline, answered).await {
+        Ok(Ok(result)) => result?,
+        Ok(Err(_)) => {
+            return Err(Failure::unknown("the node stopped before the write was applied"));
+        }
+        Err(_) => {
+            return Err(Failure::unknown("the deadline passed; the write may still be applied"));
+        }
+    };
     write_reply(&written, &shape)
 }
 
@@ -95,9 +131,9 @@ pub(super) fn consistency(number: i32) -> Result<v1::Consistency, Failure> {
 /// Reads several keys, all of one collection.
 pub(super) async fn multi_get(
     context: &Context,
-    request: v1::MultiGetRequest,
+    route: &Route,
+    request: &v1::MultiGetRequest,
 ) -> Result<v1::MultiGetReply, Failure> {
-    let route = read_route(context, &request.collection)?;
     let consistency = consistency(request.consistency)?;
     if request.keys.len() > KEYS_MAX {
         let message = format!("{} keys, limit {KEYS_MAX} (multi-get-keys)", request.keys.len());
@@ -106,7 +142,7 @@ pub(super) async fn multi_get(
     let mut replies = Vec::with_capacity(request.keys.len());
     let mut bytes = 0;
     for key in &request.keys {
-        let reply = get(context, &route, key, consistency).await?;
+        let reply = get(context, route, key, consistency).await?;
         bytes += reply.found.as_ref().map_or(0, |found| found.value.len());
         if bytes > context.node.config().max_message {
             let limit = context.node.config().max_message;
@@ -139,10 +175,14 @@ impl Kv for KvService {
         &self,
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::WriteReply>, Status> {
-        let deadline = deadline(&request);
         let put = async {
-            let routed = route_put(&self.context, request.into_inner())?;
-            write(&self.context, routed, deadline).await
+            let caller = Caller::of(&request);
+            let put = request.into_inner();
+            let bytes = put.encoded_len();
+            let routed = route_put(&self.context, put)?;
+            caller.check_deadline()?;
+            let held = self.context.hold(&caller, bytes)?;
+            write(&self.context, &caller, held, routed).await
         };
         self.context.answer(Method::Put, put).await
     }
@@ -151,23 +191,29 @@ impl Kv for KvService {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetReply>, Status> {
-        let request = request.into_inner();
         let read = async {
+            let caller = Caller::of(&request);
+            let request = request.into_inner();
             let route = read_route(&self.context, &request.collection)?;
+            caller.check_deadline()?;
             let consistency = consistency(request.consistency)?;
             get(&self.context, &route, &request.key, consistency).await
         };
-        self.context.answer(Method::Get, read).await
+        self.context.answer_read(Method::Get, read).await
     }
 
     async fn delete(
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::WriteReply>, Status> {
-        let deadline = deadline(&request);
         let delete = async {
-            let routed = route_delete(&self.context, request.into_inner())?;
-            write(&self.context, routed, deadline).await
+            let caller = Caller::of(&request);
+            let delete = request.into_inner();
+            let bytes = delete.encoded_len();
+            let routed = route_delete(&self.context, delete)?;
+            caller.check_deadline()?;
+            let held = self.context.hold(&caller, bytes)?;
+            write(&self.context, &caller, held, routed).await
         };
         self.context.answer(Method::Delete, delete).await
     }
@@ -176,8 +222,16 @@ impl Kv for KvService {
         &self,
         request: Request<v1::MultiGetRequest>,
     ) -> Result<Response<v1::MultiGetReply>, Status> {
-        let read = multi_get(&self.context, request.into_inner());
-        self.context.answer(Method::MultiGet, read).await
+        let read = async {
+            let caller = Caller::of(&request);
+            let request = request.into_inner();
+            let bytes = request.encoded_len();
+            let route = read_route(&self.context, &request.collection)?;
+            caller.check_deadline()?;
+            let _held = self.context.hold(&caller, bytes)?;
+            multi_get(&self.context, &route, &request).await
+        };
+        self.context.answer_read(Method::MultiGet, read).await
     }
 
     type ExchangeStream = Replies<v1::ExchangeReply>;
@@ -186,11 +240,12 @@ impl Kv for KvService {
         &self,
         request: Request<Streaming<v1::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let open = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
-            Ok(exchange::serve(self.context.clone(), request.into_inner()))
+        let opened = async {
+            self.admit_stream()?;
+            let (caller, stop) = (Caller::of(&request), self.stop.clone());
+            Ok(exchange::serve(self.context.clone(), caller, request.into_inner(), stop))
         };
-        self.context.answer(Method::Exchange, open).await
+        self.context.answer(Method::Exchange, opened).await
     }
 
     type BatchPutStream = Replies<v1::BatchPutReply>;
@@ -199,11 +254,16 @@ impl Kv for KvService {
         &self,
         request: Request<Streaming<v1::BatchPutRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
-        let open = async {
-            self.context.authorise(Action::Observe, Resource::Cluster)?;
-            Ok(batch_put::serve(self.context.clone(), request.into_inner()))
+        let opened = async {
+            self.admit_stream()?;
+            let (caller, stop) = (Caller::of(&request), self.stop.clone());
+            Ok(batch_put::serve(self.context.clone(), caller, request.into_inner(), stop))
         };
-        self.context.answer(Method::BatchPut, open).await
+        // Batches are counted, each by itself; so is a stream that is not opened.
+        match opened.await {
+            Ok(stream) => Ok(Response::new(stream)),
+            Err(failure) => self.context.answer(Method::BatchPut, async { Err(failure) }).await,
+        }
     }
 
     type ScanStream = Replies<v1::ScanReply>;
@@ -212,7 +272,12 @@ impl Kv for KvService {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
-        let scan = scan::serve(&self.context, request.into_inner());
-        self.context.answer(Method::Scan, scan).await
+        let opened = async {
+            let caller = Caller::of(&request);
+            let stream = scan::serve(&self.context, request.into_inner()).await?;
+            caller.check_deadline()?;
+            Ok(stream)
+        };
+        self.context.answer_read(Method::Scan, opened).await
     }
 }

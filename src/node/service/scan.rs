@@ -10,7 +10,7 @@ use prkdb_proto::v1;
 use prkdb_types::ErrorCode;
 
 use super::{
-    context::Context,
+    context::{Context, of_a_read},
     kv::{Replies, consistency, read_route},
     status::to_status,
 };
@@ -22,8 +22,11 @@ use crate::{
     },
 };
 
-/// A page has about this many bytes.
-const PAGE_BYTES: usize = 1 << 20;
+/// A page that has this many bytes is sent. The row that got it there may be as large as a value can
+/// be, and the page must still fit into a message.
+const PAGE_BYTES: usize = 768 << 10;
+/// What a row takes beside its key and value, at most.
+const ROW_OVERHEAD_BYTES: usize = 48;
 /// A page has at most this many rows.
 const PAGE_ROWS: usize = 1000;
 
@@ -134,7 +137,7 @@ pub(super) async fn serve(
         }
         // Between pages others get their turn.
         tokio::task::yield_now().await;
-        let page = scan.page().map_err(|failure| to_status(&failure));
+        let page = scan.page().map_err(|failure| to_status(&of_a_read(failure)));
         scan.is_done |= page.is_err();
         Some((page, scan))
     })))
@@ -173,7 +176,7 @@ impl Scan {
             let Some((key, leaf)) = part.next.take() else { break };
             part.advance(self.order);
             let row = row(&self.route, &part.shard, key, leaf, self.keys_only)?;
-            bytes += row.key.len() + row.value.len();
+            bytes += row.key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
             rows.push_back(row);
             self.left -= 1;
             self.found += 1;
@@ -194,8 +197,10 @@ fn row(
     leaf: Leaf,
     keys_only: bool,
 ) -> Result<v1::scan_reply::Row, Failure> {
+    // Numbers in frames rise with those in the collection: they are given out together.
     let places = &route.collection.partitions;
-    let number = places.iter().find(|place| place.partition == leaf.partition);
+    let at = places.binary_search_by_key(&leaf.partition, |place| place.partition).ok();
+    let number = at.and_then(|at| places.get(at));
     let mut row = v1::scan_reply::Row {
         key: key.into(),
         value: bytes::Bytes::new(),
