@@ -1,3 +1,5 @@
+//! The disk of the simulation keeps its own promises.
+
 use std::{
     collections::BTreeSet,
     io::{self, IoSlice},
