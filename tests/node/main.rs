@@ -18,4 +18,5 @@ mod operators;
 mod producers;
 mod restart;
 mod scan;
+mod service;
 mod start;

@@ -9,6 +9,8 @@ mod exchange;
 mod kv;
 mod scan;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use context::Context;
 pub use convert::limits as limits_message;
