@@ -9,7 +9,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -61,6 +61,8 @@ struct Shared {
     waiting: Mutex<VecDeque<(Lsn, WhenSynced)>>,
     flush: Signal,
     prepare: Signal,
+    /// The last preparation failed, so that what waits for a segment waits in vain.
+    has_no_segment: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -105,6 +107,16 @@ impl Signal {
             state.has_work = true;
             self.changed.notify_one();
         }
+    }
+
+    /// Waits for work, whether it is time to stop or not.
+    fn work(&self) {
+        let state = lock(&self.state);
+        let mut state = self
+            .changed
+            .wait_while(state, |state| !state.has_work)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.has_work = false;
     }
 
     fn stop(&self) {
@@ -166,7 +178,8 @@ fn take_ready(waiting: &mut VecDeque<(Lsn, WhenSynced)>, synced: Lsn) -> Vec<Whe
 #[derive(Debug)]
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    flusher: JoinHandle<()>,
+    preparer: JoinHandle<()>,
 }
 
 /// What a driver is made of.
@@ -204,15 +217,16 @@ impl Driver {
             waiting: Mutex::default(),
             flush: Signal::default(),
             prepare: Signal::default(),
+            has_no_segment: AtomicBool::new(false),
         });
-        let mut threads = Vec::new();
-        for (name, run) in [("flush", run_flusher as fn(&Shared)), ("prepare", run_preparer)] {
+        let start = |name: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            let builder = thread::Builder::new().name(format!("{name}-{number}"));
-            threads.push(builder.spawn(move || run(&shared))?);
-        }
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || run(&shared))
+        };
+        let flusher = start("flush", run_flusher)?;
+        let preparer = start("prepare", run_preparer)?;
         shared.prepare.wake();
-        Ok(Self { shared, threads })
+        Ok(Self { shared, flusher, preparer })
     }
 
     /// Returns a handle for those who append.
@@ -222,12 +236,12 @@ impl Driver {
 
     /// Writes what waits, marks it synced, and ends the threads.
     pub(crate) fn stop(self) {
+        // The flusher first: what it has left may wait for a segment. A panic of a thread has ended
+        // the process already.
         self.shared.flush.stop();
+        let _ended = self.flusher.join();
         self.shared.prepare.stop();
-        for thread in self.threads {
-            // A panic of the thread has ended the process already.
-            let _ended = thread.join();
-        }
+        let _ended = self.preparer.join();
     }
 }
 
@@ -242,14 +256,28 @@ fn run_flusher(shared: &Shared) {
             Ok(_) => is_marked = false,
             Err(()) => return,
         }
-        // Only silence is marked: woken for what was written already, the next write may be near.
-        if wake == Wake::Work {
-            continue;
+        match wake {
+            // Only silence is marked: woken for what was written already, the next write may be near.
+            Wake::Work => {}
+            Wake::Quiet => {
+                is_marked = shared.shard.mark_synced().is_none();
+                if flush_all(shared).is_err() {
+                    return;
+                }
+            }
+            Wake::Stop => return finish(shared),
         }
-        is_marked = shared.shard.mark_synced().is_none();
-        if flush_all(shared).is_err() || wake == Wake::Stop {
-            return;
-        }
+    }
+}
+
+/// Writes what is left and the last SYNC. What cannot be written was not acknowledged.
+fn finish(shared: &Shared) {
+    shared.shard.mark_synced();
+    while flush_all(shared).is_ok()
+        && shared.shard.has_unflushed()
+        && !shared.has_no_segment.load(Ordering::Acquire)
+    {
+        shared.flush.work();
     }
 }
 
@@ -302,8 +330,13 @@ fn run_preparer(shared: &Shared) {
             let mode = if is_calm { PrepareMode::Zero } else { PrepareMode::Allocate };
             debug!(shard = shared.number, file = %job.path().display(), ?mode, "prepare");
             let result = job.run(mode);
-            match shared.shard.prepared(job, result) {
-                Ok(Prepared::Ready) => shared.flush.wake(),
+            let prepared = shared.shard.prepared(job, result);
+            shared
+                .has_no_segment
+                .store(!matches!(prepared, Ok(Prepared::Ready)), Ordering::Release);
+            shared.flush.wake();
+            match prepared {
+                Ok(Prepared::Ready) => {}
                 Ok(Prepared::DiskFull) => {
                     retry = Some(FULL_DISK_RETRY);
                     if !has_released && shared.shard.has_unflushed() {

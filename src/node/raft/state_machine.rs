@@ -112,8 +112,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<NoSnapshots> {
-        None
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<NoSnapshots> {
+        // openraft insists on one for a log with a purge mark; it then hears why there is none.
+        force.then_some(NoSnapshots)
     }
 
     async fn get_snapshot_builder(&mut self) -> NoSnapshots {

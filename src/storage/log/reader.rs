@@ -32,12 +32,10 @@ enum Source {
 
 impl Log {
     /// Settles how to read the entries of `range`, up to about `bytes_max` bytes but at least one.
-    /// Nothing at or below the purge mark is read.
+    /// Nothing at or below the purge mark is read; a range may begin before the log does.
     pub fn plan_read(&self, range: Range<u64>, bytes_max: u64) -> ReadPlan {
-        let start = match self.fold.hard_state.purged {
-            Some(mark) => range.start.max(mark.index + 1),
-            None => range.start,
-        };
+        let unpurged = self.fold.hard_state.purged.map_or(0, |mark| mark.index + 1);
+        let start = range.start.max(unpurged).max(self.first_index().unwrap_or_default());
         self.plan_fold(start..range.end, bytes_max)
     }
 

@@ -55,6 +55,8 @@ pub struct Log {
     pub(super) has_failed: bool,
     /// Highest LSN that a SYNC entry, or the start, has made needless to repeat.
     pub(super) marked_lsn: Lsn,
+    /// The committed index that the newest header on disk, or on its way there, has.
+    pub(super) marked_committed: Option<u64>,
     /// The unused tail of the segment before this start. It is given back when the segment after it
     /// is synced: until then it may hold the only evidence of the watermark.
     pub(super) stale_tail: Option<(Arc<Segment>, u64)>,
@@ -236,11 +238,14 @@ impl Log {
         self.fold.index.id_at(index)
     }
 
-    /// Appends one SYNC entry if anything was appended since the last one.
+    /// Appends one SYNC entry if anything was appended or committed since the last one.
     pub fn mark_synced(&mut self) -> Option<Lsn> {
-        if self.has_failed || self.last_lsn() <= self.marked_lsn {
+        let committed = self.fold.hard_state.committed;
+        let is_marked = self.last_lsn() <= self.marked_lsn && committed <= self.marked_committed;
+        if self.has_failed || is_marked {
             return None;
         }
+        self.marked_committed = committed;
         self.enqueue(Item::Control(Control::Sync), Item::Control(Control::Sync).encoded_bytes());
         self.marked_lsn = self.last_lsn();
         Some(self.last_lsn())

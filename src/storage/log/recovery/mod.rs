@@ -65,6 +65,7 @@ impl Log {
             log_id,
             segments: scanned.segments,
             placed_state: scanned.fold.hard_state,
+            marked_committed: scanned.fold.hard_state.committed,
             fold: scanned.fold,
             tail: TailCache::new(options.tail_cache_bytes),
             pending: std::collections::VecDeque::new(),
