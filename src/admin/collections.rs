@@ -4,6 +4,8 @@
 //! go. Each command is idempotent by subject and version, so that what a crash interrupted is
 //! finished by [`reconcile`] or by the same request again.
 
+use std::sync::Arc;
+
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
     Cleanup, CollectionName, CollectionSettings, Durability, ErrorCode, KeyIndex, Partitioner,
@@ -24,6 +26,8 @@ use crate::{
     storage::{kv::catalog::CollectionEntry, sequencer::WriteRequest},
 };
 
+/// Partition numbers are given out once for ever; the catalogue remembers each.
+const PARTITIONS_EVER_MAX: u64 = 1_000_000;
 /// The metadata shard.
 const METADATA: u32 = 0;
 /// Version of a partition's first command; the second one drops it.
@@ -200,6 +204,13 @@ async fn create(
         tell_shards(node, known).await?;
         return Ok((known.clone(), false));
     }
+    let given = u64::from(catalog.next_partition()) + u64::from(settings.partitions);
+    if given > PARTITIONS_EVER_MAX {
+        let message = format!(
+            "partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)"
+        );
+        return Err(Failure::new(ErrorCode::Overloaded, message));
+    }
     let row = CollectionEntry {
         id: catalog.next_collection(),
         version: 1,
@@ -242,9 +253,28 @@ pub async fn reconcile(node: &Node) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs a change of the catalogue to its end, whatever becomes of the call: the lock must not be given
+/// back while an entry is under way.
+async fn outlive<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let stopped = || Failure::unknown("the node stopped before the catalogue was changed");
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(stopped()))
+}
+
 /// Drops a collection.
 async fn drop_collection(node: &Node, name: &CollectionName) -> Result<(), Failure> {
     let _one_at_a_time = node.admin_lock().lock().await;
+    let catalog = node.catalog();
+    let is_live = catalog.by_name(name).is_some();
+    let mut gone = catalog
+        .collections
+        .values()
+        .filter(|row| row.is_dropped && row.name.folded() == name.folded());
+    if !is_live && let Some(row) = gone.next_back() {
+        // A drop that was interrupted is finished by the same request.
+        tell_shards(node, row).await?;
+    }
     let route = node.route(name.as_str())?;
     let row = CollectionEntry {
         version: route.collection.version + 1,
@@ -285,7 +315,9 @@ impl Collections for CollectionsService {
             self.context.authorise(Action::Manage, Resource::Collection(&request.name))?;
             let name = parse_own_name(&request.name)?;
             let settings = parse_settings(request.settings)?;
-            let (row, changed) = create(node, name, settings).await?;
+            let work = Arc::clone(node);
+            let (row, changed) =
+                outlive(async move { create(&work, name, settings).await }).await?;
             let collection = Some(describe::collection(node, &row));
             Ok(v1::CreateCollectionReply { collection, changed })
         };
@@ -312,7 +344,8 @@ impl Collections for CollectionsService {
         let name = request.into_inner().name;
         let dropped = async {
             self.context.authorise(Action::Manage, Resource::Collection(&name))?;
-            drop_collection(&self.context.node, &parse_own_name(&name)?).await?;
+            let (work, name) = (Arc::clone(&self.context.node), parse_own_name(&name)?);
+            outlive(async move { drop_collection(&work, &name).await }).await?;
             Ok(v1::DropCollectionReply {})
         };
         self.context.answer(Method::DropCollection, dropped).await

@@ -6,7 +6,10 @@ mod collections;
 mod describe;
 mod status;
 
+use std::collections::BTreeSet;
+
 use prkdb_proto::v1::{self, admin_server::Admin};
+use prkdb_types::ErrorCode;
 use tonic::{Request, Response, Status};
 
 pub use collections::{CollectionsService, ensure_default, reconcile};
@@ -56,10 +59,21 @@ impl AdminService {
     }
 }
 
+/// Partitions that one reply describes at most.
+const PARTITIONS_DESCRIBED_MAX: usize = 200_000;
+
 fn metadata(node: &Node, names: &[String]) -> Result<v1::MetadataReply, Failure> {
-    let mut collections = Vec::with_capacity(names.len());
+    let names: BTreeSet<&String> = names.iter().collect();
+    let mut collections = Vec::new();
+    let mut partitions = 0;
     for name in names {
         let route = node.route(name)?;
+        partitions += route.collection.partitions.len();
+        if partitions > PARTITIONS_DESCRIBED_MAX {
+            let message =
+                format!("more than {PARTITIONS_DESCRIBED_MAX} partitions asked for at once");
+            return Err(Failure::new(ErrorCode::MessageTooLarge, message));
+        }
         collections.push(describe::collection(node, &route.collection));
     }
     Ok(v1::MetadataReply {

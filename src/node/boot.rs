@@ -186,9 +186,12 @@ pub(super) async fn start(
     let stop = CancellationToken::new();
     let mut running = Vec::new();
     let mut handles = Vec::new();
+    // The metadata shard has no keys: the others share the memory.
+    let data_shards = opened.len().saturating_sub(1).max(1) as u64;
+    let index_bytes_max = node.config().index_memory / data_shards;
+    let start = Start { node, directory, consensus, fatal, stop: &stop, index_bytes_max };
     for (number, shard) in opened {
-        let (one, handle) =
-            start_shard(node, directory, number, shard, consensus, fatal, &stop).await?;
+        let (one, handle) = start_shard(&start, number, shard).await?;
         running.push(one);
         handles.push(handle);
     }
@@ -203,15 +206,23 @@ pub(super) async fn start(
     Ok(Booted { shards: running, stop, consensus, _directory: Arc::clone(directory) })
 }
 
+/// What every shard is started with.
+struct Start<'a> {
+    node: &'a Arc<Node>,
+    directory: &'a Arc<DataDir>,
+    consensus: &'a Handle,
+    fatal: &'a Fatal,
+    stop: &'a CancellationToken,
+    /// Bytes of the key index of one shard.
+    index_bytes_max: u64,
+}
+
 async fn start_shard(
-    node: &Arc<Node>,
-    directory: &Arc<DataDir>,
+    start: &Start<'_>,
     number: u32,
     shard: Arc<Shard>,
-    consensus: &Handle,
-    fatal: &Fatal,
-    stop: &CancellationToken,
 ) -> Result<(Running, Arc<ShardHandle>), NodeError> {
+    let Start { node, directory, consensus, fatal, stop, index_bytes_max } = *start;
     let config = node.config();
     let driver = Driver::start(DriverParts {
         number,
@@ -233,7 +244,7 @@ async fn start_shard(
         heartbeat: config.heartbeat,
         election_timeout: config.election_timeout,
     };
-    let start = {
+    let started = {
         let (shard, flusher) = (Arc::clone(&shard), driver.flusher());
         consensus.spawn(async move {
             let group = Group::start(options, shard, flusher).await?;
@@ -241,7 +252,7 @@ async fn start_shard(
             Ok::<_, NodeError>(group)
         })
     };
-    let group = start
+    let group = started
         .await
         .map_err(|error| NodeError::Consensus { shard: number, reason: error.to_string() })??;
     let group = Arc::new(group);
@@ -255,7 +266,7 @@ async fn start_shard(
             entry_bytes_max: config.max_message as u64,
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             in_flight_entries_max: IN_FLIGHT_ENTRIES_MAX,
-            index_bytes_max: config.index_memory,
+            index_bytes_max,
         },
         queue: writes,
         stop: stop.clone(),
@@ -282,9 +293,9 @@ impl Booted {
             }
             drivers.push(driver);
         }
-        // Joining threads blocks, for as long as one group takes to be written.
-        for driver in drivers {
-            driver.stop();
-        }
+        // Joining threads blocks for as long as a group takes to be written: elsewhere, so that a
+        // second signal is heard meanwhile.
+        let stop = move || drivers.into_iter().for_each(Driver::stop);
+        let _joined = tokio::task::spawn_blocking(stop).await;
     }
 }

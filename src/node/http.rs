@@ -21,6 +21,7 @@ use super::{Node, core::Phase};
 const CONNECTIONS_MAX: usize = 64;
 /// A client has so long to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -35,7 +36,11 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: CancellationTok
             () = stop.cancelled() => break,
         };
         while connections.try_join_next().is_some() {}
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, _)) = accepted else {
+            // No descriptor is free, perhaps: others need the processor to give one back.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         let node = Arc::clone(&node);
         connections.spawn(async move {
             let answer = service_fn(move |request| {

@@ -177,9 +177,14 @@ async fn live(
     if let Some(dumps) = dumps {
         dumps.abort();
     }
-    let stopping = stop(&node, servers, booted, &fatal);
+    let stopping = stop(&node, servers, booted);
     tokio::select! {
-        stopped = stopping => stopped.map(|()| Stopped { signal }),
+        stopped = stopping => match fatal.take() {
+            Some(error) => Err(error),
+            None => stopped.map(|()| Stopped { signal }),
+        },
+        // Nothing may be promised any more: no further drain.
+        error = fatal.raised() => Err(error),
         again = signals.next() => {
             warn!(signal = again, "second signal: stopping at once");
             exit_at_once(again)
@@ -249,12 +254,7 @@ impl Servers {
 }
 
 /// Finishes what is under way, writes what waits, and closes.
-async fn stop(
-    node: &Arc<Node>,
-    servers: Servers,
-    booted: Booted,
-    fatal: &Fatal,
-) -> Result<(), NodeError> {
+async fn stop(node: &Arc<Node>, servers: Servers, booted: Booted) -> Result<(), NodeError> {
     info!("stopping");
     node.enter(Phase::Stopping);
     let limit = node.config().shutdown_timeout;
@@ -278,9 +278,6 @@ async fn stop(
     }
     if tokio::time::timeout(limit.max(Duration::from_secs(1)), booted.stop()).await.is_err() {
         left.push("writes that were not applied");
-    }
-    if let Some(error) = fatal.take() {
-        return Err(error);
     }
     if left.is_empty() {
         info!("stopped");

@@ -418,7 +418,7 @@ impl Shard {
             .ok_or_else(|| corrupt("fewer records"))?;
         let value = record.value_bytes().ok_or_else(|| corrupt("a tombstone"))?;
         // A small value must not pin a large buffer.
-        let is_small = value.len() * 2 < batch.len();
+        let is_small = value.len() * 2 < records.payload_len();
         Ok(Found {
             value: if is_small { Bytes::copy_from_slice(&value) } else { value },
             version: leaf.version,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1::{self, exchange_reply, exchange_request::Operation};
-use prkdb_types::{ErrorCode, ErrorKind};
+use prkdb_types::{ErrorCode, ErrorKind, Retry};
 use prost::Message as _;
 
 use crate::{
@@ -183,7 +183,9 @@ impl Shared {
         let partitions = match asked {
             Ok(partitions) => partitions,
             // The question was refused, which decides nothing about the write.
-            Err(Fault::Refused(refusal)) if in_doubt && refusal.code.kind() != ErrorKind::Retry => {
+            Err(Fault::Refused(refusal))
+                if in_doubt && refusal.code.retry() != Retry::Automatic =>
+            {
                 return Err(Fault::Final(attempts.unknown(refusal.message)));
             }
             Err(fault) => return Err(fault),

@@ -213,11 +213,16 @@ impl Log {
 
     fn next_segment_bytes(&self) -> u64 {
         let first = self.options.segment_bytes_first;
+        let wanted = self.preparation.wanted_bytes.next_multiple_of(SEGMENT_HEADER_BYTES as u64);
+        if self.preparation.is_full {
+            // What is left, the reserve included, must serve votes and what was admitted.
+            return first.max(wanted);
+        }
         let nominal = (self.preparation.log_bytes + first)
             .next_power_of_two()
             .clamp(first, self.options.segment_bytes_max.max(first))
             .min(SEGMENT_BYTES_LIMIT);
-        nominal.max(self.preparation.wanted_bytes.next_multiple_of(SEGMENT_HEADER_BYTES as u64))
+        nominal.max(wanted)
     }
 
     /// Hears how a preparation ended.

@@ -37,6 +37,10 @@ use super::{
     },
 };
 
+/// Marks the entry of a remembered batch as a number of this sequencer: it is not applied yet. The
+/// applied state may have forgotten a producer that the overlay still knows, so it cannot be asked.
+pub(super) const PENDING: u64 = 1 << 63;
+
 /// Limits of one sequencer.
 #[derive(Clone, Copy, Debug)]
 pub struct SequencerLimits {
@@ -220,7 +224,7 @@ impl Sequencer {
         let (code, message) = match Window::judge(window, header) {
             WindowVerdict::Next => return Ok(()),
             WindowVerdict::Repeat(known) => {
-                return Err(repeat(partition, known, pending.is_some(), state, key));
+                return Err(repeat(partition, known, state, key));
             }
             WindowVerdict::Reused => (
                 ErrorCode::SequenceReused,
@@ -405,7 +409,7 @@ impl Sequencer {
                 count: record_count,
                 crc: header.crc,
                 base_offset,
-                entry,
+                entry: entry | PENDING,
                 append_time_ms: self.now_ms,
             };
             self.overlay.remember(state, key, header.producer_epoch, remembered);
@@ -432,20 +436,14 @@ fn refused(code: ErrorCode, message: String) -> Verdict {
 }
 
 /// Answers a repeat as the write was answered.
-fn repeat(
-    partition: u32,
-    known: Remembered,
-    is_pending: bool,
-    state: &State,
-    key: ProducerKey,
-) -> Verdict {
+fn repeat(partition: u32, known: Remembered, state: &State, key: ProducerKey) -> Verdict {
     // The overlay's copy holds applied batches too; those have a revision in the state.
     let applied = state.windows().get(key).and_then(|window| {
         window.batches().find(|b| b.sequence == known.sequence && b.crc == known.crc).copied()
     });
     let (rests_on, revision) = match applied {
         Some(applied) => (None, Some(applied.entry)),
-        None if is_pending => (Some(known.entry), None),
+        None if known.entry & PENDING != 0 => (Some(known.entry & !PENDING), None),
         None => (None, Some(known.entry)),
     };
     let answer = Answer::Duplicate {

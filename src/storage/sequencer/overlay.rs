@@ -130,7 +130,7 @@ impl Overlay {
         epoch: i16,
         batch: Remembered,
     ) {
-        let entry = batch.entry;
+        let entry = batch.entry & !super::PENDING;
         let pending = self.windows.entry(key).or_insert_with(|| {
             let applied = state.windows().get(key).cloned();
             Pending { value: applied.unwrap_or_else(|| Window::new(epoch)), entry }

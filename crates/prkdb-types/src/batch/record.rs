@@ -58,6 +58,11 @@ impl Records {
         }
     }
 
+    /// Returns how many bytes the buffer has that a record's slice keeps alive.
+    pub fn payload_len(&self) -> usize {
+        self.payload.len()
+    }
+
     /// Returns how many records the batch says it has. Reading them all checks that it is so.
     pub fn count(&self) -> u32 {
         self.count
