@@ -330,6 +330,7 @@ fn run_preparer(shared: &Shared) {
             let mode = if is_calm { PrepareMode::Zero } else { PrepareMode::Allocate };
             debug!(shard = shared.number, file = %job.path().display(), ?mode, "prepare");
             let result = job.run(mode);
+            let reason = result.as_ref().err().map(ToString::to_string);
             let prepared = shared.shard.prepared(job, result);
             shared
                 .has_no_segment
@@ -338,6 +339,8 @@ fn run_preparer(shared: &Shared) {
             match prepared {
                 Ok(Prepared::Ready) => {}
                 Ok(Prepared::DiskFull) => {
+                    let reason = reason.unwrap_or_default();
+                    debug!(shard = shared.number, reason, "no segment can be prepared for now");
                     retry = Some(FULL_DISK_RETRY);
                     if !has_released && shared.shard.has_unflushed() {
                         has_released = release(shared);

@@ -28,7 +28,7 @@ use super::{
         tree::{Iter, Leaf, Root},
     },
     log::{
-        FlushJob, Log, LogState, Place, PrepareJob, Prepared, Recovery, Segments,
+        FlushJob, Log, LogState, Place, PrepareDone, PrepareJob, Prepared, Recovery, Segments,
         entry::{Entry, LogId, Vote},
         header::Lsn,
         options::{GROUP_BYTES_MAX, LogOptions},
@@ -279,7 +279,7 @@ impl Shard {
     pub fn prepared(
         &self,
         job: PrepareJob,
-        result: io::Result<()>,
+        result: io::Result<PrepareDone>,
     ) -> Result<Prepared, StorageError> {
         self.log().prepared(job, result)
     }

@@ -51,7 +51,11 @@ pub(crate) fn value_of(key: &[u8]) -> Bytes {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), answers: watch::Sender::new(0), paused: watch::Sender::new(false) }
+        Self {
+            state: Mutex::default(),
+            answers: watch::Sender::new(0),
+            paused: watch::Sender::new(false),
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -111,20 +115,15 @@ impl Ledger {
         if found.records != held {
             return Err(format!("twice: {} records of {held} keys", found.records));
         }
-        self.with(|state| {
-            match found.rows.keys().find(|key| !state.sent.contains(*key)) {
-                Some(key) => Err(format!("invented: {key:?}")),
-                None => Ok(()),
-            }
+        self.with(|state| match found.rows.keys().find(|key| !state.sent.contains(*key)) {
+            Some(key) => Err(format!("invented: {key:?}")),
+            None => Ok(()),
         })
     }
 }
 
 /// Checks that what was acknowledged is there, where the answer said.
-pub(crate) fn check_kept(
-    acked: &BTreeMap<Bytes, (u32, u64)>,
-    found: &Found,
-) -> Result<(), String> {
+pub(crate) fn check_kept(acked: &BTreeMap<Bytes, (u32, u64)>, found: &Found) -> Result<(), String> {
     for (key, (partition, offset)) in acked {
         let Some((in_partition, at, value)) = found.rows.get(key) else {
             return Err(format!("lost: {key:?}"));

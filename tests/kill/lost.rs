@@ -8,9 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use prkdb_client::{
-    BatchAnswer, BatchWriter, Client, Delete, Get, Put, Transport, WriterOptions,
-};
+use prkdb_client::{BatchAnswer, BatchWriter, Client, Delete, Get, Put, Transport, WriterOptions};
 use prkdb_types::{PartitionTable, Partitioner};
 
 use crate::{

@@ -83,9 +83,8 @@ impl State {
     /// Looks for the marker in what a client has sent.
     fn look(&self, sent: &[u8]) {
         let mut marker = self.marker();
-        let is_there = |marker: &Vec<u8>| {
-            sent.windows(marker.len()).any(|window| window == marker.as_slice())
-        };
+        let is_there =
+            |marker: &Vec<u8>| sent.windows(marker.len()).any(|window| window == marker.as_slice());
         if marker.as_ref().is_some_and(is_there) {
             *marker = None;
             self.silent.store(true, Ordering::SeqCst);

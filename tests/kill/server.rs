@@ -119,11 +119,7 @@ pub(crate) async fn client(address: SocketAddr, transport: Transport) -> Client 
 }
 
 /// A client that tries again so often.
-pub(crate) async fn client_with(
-    address: SocketAddr,
-    transport: Transport,
-    retries: u32,
-) -> Client {
+pub(crate) async fn client_with(address: SocketAddr, transport: Transport, retries: u32) -> Client {
     let options = ClientOptions {
         servers: vec![Endpoint::parse(&address.to_string()).unwrap()],
         timeout: None,

@@ -300,8 +300,10 @@ pub(super) fn no_leader() -> Failure {
 }
 
 fn disk_full() -> Failure {
-    Failure::new(ErrorCode::DiskFull, "the disk has no room for more of the log")
-        .with_hint("free space on the disk of the data directory; writes then go on by themselves")
+    Failure::new(ErrorCode::DiskFull, "the disk has no room for more of the log").with_hint(
+        "free space on the disk of the data directory, or let the node open more files \
+             (LimitNOFILE=, ulimit -n); writes then go on by themselves",
+    )
 }
 
 #[cfg(test)]

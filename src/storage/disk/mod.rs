@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-pub use real::{RealDisk, is_disk_full};
+pub use real::{RealDisk, is_disk_full, is_out_of_files};
 
 /// What a handle to an existing file may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ mod tail;
 mod writer;
 
 pub use index::Place;
-pub use prepare::{PrepareJob, PrepareMode, Prepared};
+pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
 pub use recovery::Recovery;
 pub use segments::{Segment, Segments};

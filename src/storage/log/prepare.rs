@@ -18,7 +18,7 @@ use super::{
 };
 use crate::storage::{
     StorageError,
-    disk::{Disk, DiskFile, is_disk_full},
+    disk::{Disk, DiskFile, is_disk_full, is_out_of_files},
 };
 
 /// Once a log has rolled, this many segments are kept ready.
@@ -115,12 +115,17 @@ enum Task {
     Remove { disk: Arc<dyn Disk>, segment: Arc<Segment> },
 }
 
+/// What a job leaves: the file it created, if it did.
+#[derive(Debug)]
+pub struct Done(Option<Arc<dyn DiskFile>>);
+
 /// How a preparation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepared {
     /// It is done.
     Ready,
-    /// The disk has no room for another segment; try again later.
+    /// The disk has no room for another segment, or the process may open no more files; try again
+    /// later.
     DiskFull,
 }
 
@@ -129,11 +134,11 @@ impl PrepareJob {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn run(&self, mode: PrepareMode) -> io::Result<()> {
+    pub fn run(&self, mode: PrepareMode) -> io::Result<Done> {
         match &self.task {
-            Task::Trim { segment, len } => segment.file.truncate(*len),
+            Task::Trim { segment, len } => segment.file.truncate(*len).map(|()| Done(None)),
             // Should the name come back after a crash, recovery finds zeros and removes it again.
-            Task::Remove { disk, segment } => disk.remove(&segment.path),
+            Task::Remove { disk, segment } => disk.remove(&segment.path).map(|()| Done(None)),
             Task::Create { disk, dir, path, bytes, .. } => {
                 let created = disk.create(path)?;
                 let result = fill(created.as_ref(), *bytes, mode)
@@ -143,7 +148,7 @@ impl PrepareJob {
                     // Nothing was promised about it; a later try begins anew under the same name.
                     let _removed = disk.remove(path);
                 }
-                result
+                result.map(|()| Done(Some(created)))
             }
         }
     }
@@ -233,34 +238,32 @@ impl Log {
     pub fn prepared(
         &mut self,
         job: PrepareJob,
-        result: io::Result<()>,
+        result: io::Result<Done>,
     ) -> Result<Prepared, StorageError> {
         self.preparation.is_under_way = false;
         let (path, number, bytes) = match &job.task {
             Task::Trim { segment, .. } => {
                 return result
-                    .map(|()| Prepared::Ready)
+                    .map(|_| Prepared::Ready)
                     .map_err(StorageError::io("trim segment", &segment.path));
             }
             Task::Remove { segment, .. } => {
                 return result
-                    .map(|()| Prepared::Ready)
+                    .map(|_| Prepared::Ready)
                     .map_err(StorageError::io("remove unused segment", &segment.path));
             }
             Task::Create { path, number, bytes, .. } => (path, *number, *bytes),
         };
-        match result {
-            Ok(()) => {}
-            Err(error) if is_disk_full(&error) => {
+        let file = match result {
+            Ok(Done(Some(file))) => file,
+            Ok(Done(None)) => return Ok(Prepared::Ready),
+            // Either heals by itself, and nothing was promised about the segment.
+            Err(error) if is_disk_full(&error) || is_out_of_files(&error) => {
                 self.preparation.is_full = true;
                 return Ok(Prepared::DiskFull);
             }
             Err(error) => return Err(StorageError::io("prepare segment", path)(error)),
-        }
-        let file = self
-            .disk
-            .open(path, crate::storage::disk::Access::ReadWrite)
-            .map_err(StorageError::io("open segment", path))?;
+        };
         let seed = Seed::new(self.log_id, number);
         let segment = Arc::new(Segment::new(number, path.clone(), file, seed));
         self.preparation.add(Active { segment, position: 0, capacity: bytes });
