@@ -4,11 +4,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -296,6 +297,20 @@ impl Booted {
         // Joining threads blocks for as long as a group takes to be written: elsewhere, so that a
         // second signal is heard meanwhile.
         let stop = move || drivers.into_iter().for_each(Driver::stop);
-        let _joined = tokio::task::spawn_blocking(stop).await;
+        let _joined = off_runtime("stop", stop).await;
     }
+}
+
+/// Runs blocking work on a thread of its own.
+pub(super) async fn off_runtime<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NodeError> {
+    let (done, result) = oneshot::channel();
+    let failed = |source| NodeError::Io { action: "run thread", path: name.into(), source };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || drop(done.send(work())))
+        .map_err(failed)?;
+    result.await.map_err(|_| failed(io::Error::other("the thread ended without a result")))
 }

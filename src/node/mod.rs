@@ -13,6 +13,7 @@ mod denied_tests;
 mod driver;
 mod error;
 mod fatal;
+mod files;
 pub mod http;
 pub mod limits;
 pub mod metrics;

@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use super::{
     config::HttpListen,
     core::{Node, Phase},
     fatal::Fatal,
-    http,
+    files, http,
     limits::Limits,
     metrics::Metrics,
     router::Routes,
@@ -67,6 +67,7 @@ pub fn run(
     on_ready: impl FnOnce(&Ready) -> io::Result<()> + Send,
 ) -> Result<Stopped, NodeError> {
     config.check()?;
+    files::raise_limit()?;
     let consensus = runtime("consensus", 1)?;
     let workers = thread::available_parallelism().map_or(2, usize::from).max(2);
     let data = runtime("data", workers)?;
@@ -201,7 +202,7 @@ async fn boot(
 ) -> Result<Booted, NodeError> {
     let opened = {
         let (node, directory) = (Arc::clone(node), Arc::clone(directory));
-        off_runtime("open", move || boot::open_shards(&node, &directory)).await??
+        boot::off_runtime("open", move || boot::open_shards(&node, &directory)).await??
     };
     let booted = boot::start(node, directory, opened, consensus, fatal).await?;
     let catalogue = async {
@@ -212,20 +213,6 @@ async fn boot(
         .await
         .map_err(|failure| NodeError::Consensus { shard: 0, reason: failure.to_string() })?;
     Ok(booted)
-}
-
-/// Runs blocking work on a thread of its own.
-async fn off_runtime<T: Send + 'static>(
-    name: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, NodeError> {
-    let (done, result) = oneshot::channel();
-    let failed = |source| NodeError::Io { action: "run thread", path: name.into(), source };
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || drop(done.send(work())))
-        .map_err(failed)?;
-    result.await.map_err(|_| failed(io::Error::other("the thread ended without a result")))
 }
 
 /// The tasks that listen.
