@@ -16,9 +16,11 @@ pub mod kv;
 pub mod log;
 pub mod sequencer;
 mod shard;
+mod values;
 
 #[cfg(test)]
 mod model_tests;
 
 pub use error::StorageError;
 pub use shard::{Found, Shard, ShardOptions, ShardStats, Snapshot};
+pub use values::ValueReader;

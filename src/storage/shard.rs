@@ -16,7 +16,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use prkdb_types::DecompressLimit;
 
 use super::{
     StorageError,
@@ -24,7 +23,7 @@ use super::{
     disk::Disk,
     kv::{
         catalog::Catalog,
-        state::{Applied, DECOMPRESSED_BYTES_MAX, PartitionStats, Roots, State},
+        state::{Applied, PartitionStats, Roots, State},
         tree::{Iter, Leaf, Root},
     },
     log::{
@@ -35,6 +34,7 @@ use super::{
         read_placed,
     },
     sequencer::{Sequencer, Verdict, WriteRequest},
+    values,
 };
 
 /// What a shard is told when it is opened.
@@ -401,30 +401,12 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn leaf_value(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        let number = u64::from(leaf.segment);
-        let segment = self.segments.get(number).ok_or_else(|| StorageError::Discontinuous {
-            index: leaf.version,
-            reason: format!("segment {number} is not part of the log"),
-        })?;
-        let position = u64::from(leaf.position);
-        let batch = segment.read_batch(position)?;
-        let corrupt = |found: &str| segment.corrupt(position, "a batch with the record", found);
-        let records = batch
-            .records(DecompressLimit::new(DECOMPRESSED_BYTES_MAX))
-            .map_err(|error| corrupt(&error.to_string()))?;
-        let record = records
-            .get(u32::from(leaf.ordinal))
-            .map_err(|error| corrupt(&error.to_string()))?
-            .ok_or_else(|| corrupt("fewer records"))?;
-        let value = record.value_bytes().ok_or_else(|| corrupt("a tombstone"))?;
-        // A small value must not pin a large buffer.
-        let is_small = value.len() * 2 < records.payload_len();
-        Ok(Found {
-            value: if is_small { Bytes::copy_from_slice(&value) } else { value },
-            version: leaf.version,
-            partition: leaf.partition,
-            timestamp_ms: record.timestamp_ms,
-        })
+        values::read(&self.segments, leaf)
+    }
+
+    /// Returns the segments.
+    pub(super) fn segments(&self) -> &Arc<Segments> {
+        &self.segments
     }
 
     /// Returns the index of the last entry applied; 0 if there is none.

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 
+mod files;
 mod ledger;
 mod lost;
 mod proxy;

@@ -17,16 +17,23 @@ pub(crate) struct Server {
     /// Kept from the first start on, so that clients find it again.
     pub(crate) address: SocketAddr,
     child: Option<Child>,
+    /// How many files it may open.
+    files: Option<u32>,
 }
 
 impl Server {
     /// Starts a node in a new directory.
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts a node that may open so many files.
+    pub(crate) fn start_with(files: Option<u32>) -> Self {
         let home = tempfile::tempdir().unwrap();
         // An address of our own, so that no other test takes the port between two lives.
         let [a, b, _, _] = random().to_le_bytes();
         let own = Ipv4Addr::new(127, a | 1, b, 1);
-        let mut server = Self { home, address: SocketAddr::from((own, 0)), child: None };
+        let mut server = Self { home, address: SocketAddr::from((own, 0)), child: None, files };
         server.start_again();
         server
     }
@@ -43,6 +50,11 @@ impl Server {
             panic!("not ready: {line:?}; {}", fs::read_to_string(self.log()).unwrap())
         };
         self.address = grpc.parse().unwrap();
+    }
+
+    /// Lets its next life open so many files.
+    pub(crate) fn allow_files(&mut self, files: Option<u32>) {
+        self.files = files;
     }
 
     /// How many lines a start writes to its log before the node is ready, or a few more.
@@ -88,7 +100,15 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_prkdb"));
+        let binary = env!("CARGO_BIN_EXE_prkdb");
+        let mut command = match self.files {
+            None => Command::new(binary),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit -n {files} && exec {binary} \"$@\"")).arg("sh");
+                shell
+            }
+        };
         command
             .args(["serve", "--http", "none", "--data-dir", "d", "--segment-bytes", "1MiB"])
             .args(["--log-format", "json", "--listen", &self.address.to_string()])

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     node::{outcome::Failure, router::Route},
     storage::{
-        Shard,
+        ValueReader,
         kv::tree::{Iter, Leaf},
     },
 };
@@ -32,7 +32,7 @@ const PAGE_ROWS: usize = 1000;
 
 /// One shard's part of the range: its next key, and the rest.
 struct Part {
-    shard: Arc<Shard>,
+    values: ValueReader,
     rest: Iter,
     next: Option<(Vec<u8>, Leaf)>,
 }
@@ -108,7 +108,8 @@ pub(super) async fn serve(
         revisions
             .push(v1::scan_reply::ShardRevision { shard: number, revision: snapshot.revision });
         let rest = snapshot.range(as_slice(&from), as_slice(&to));
-        parts.push(Part { shard: Arc::clone(&handle.shard), rest, next: None });
+        let values = ValueReader::new(Arc::clone(&handle.shard));
+        parts.push(Part { values, rest, next: None });
     }
     let limit = if request.limit == 0 { u64::MAX } else { request.limit };
     if request.count_only {
@@ -175,7 +176,7 @@ impl Scan {
             let Some(part) = self.next_part().and_then(|at| self.parts.get_mut(at)) else { break };
             let Some((key, leaf)) = part.next.take() else { break };
             part.advance(self.order);
-            let row = row(&self.route, &part.shard, key, leaf, self.keys_only)?;
+            let row = row(&self.route, &mut part.values, key, leaf, self.keys_only)?;
             bytes += row.key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
             rows.push_back(row);
             self.left -= 1;
@@ -192,7 +193,7 @@ impl Scan {
 
 fn row(
     route: &Route,
-    shard: &Shard,
+    values: &mut ValueReader,
     key: Vec<u8>,
     leaf: Leaf,
     keys_only: bool,
@@ -209,7 +210,7 @@ fn row(
         timestamp_ms: 0,
     };
     if !keys_only {
-        let found = shard.leaf_value(leaf).map_err(|error| Failure::from(&error))?;
+        let found = values.read(leaf).map_err(|error| Failure::from(&error))?;
         row.value = found.value;
         row.timestamp_ms = found.timestamp_ms;
     }

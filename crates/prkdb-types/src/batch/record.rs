@@ -100,6 +100,37 @@ impl Records {
             .map_err(|problem| BatchError::Record { index: ordinal, problem })
     }
 
+    /// Returns where each record begins in the buffer, for [`Records::get_at`]: one walk instead of one
+    /// for each record that is asked for.
+    ///
+    /// # Errors
+    /// [`BatchError::Record`] for a record that could not be walked over.
+    pub fn starts(&self) -> Result<Vec<u32>, BatchError> {
+        let mut starts = Vec::new();
+        let mut rest = Cursor(&self.payload);
+        for index in 0..self.count {
+            let start = self.payload.len() - rest.0.len();
+            // A batch, decompressed or not, has less than 2^32 bytes.
+            starts.push(u32::try_from(start).unwrap_or(u32::MAX));
+            rest.length()
+                .and_then(|length| rest.take(length))
+                .map_err(|problem| BatchError::Record { index, problem })?;
+        }
+        Ok(starts)
+    }
+
+    /// Returns the record that begins at one of [`Records::starts`].
+    ///
+    /// # Errors
+    /// [`BatchError::Record`] if there is none.
+    pub fn get_at(&self, start: u32) -> Result<RecordView<'_>, BatchError> {
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let mut rest = Cursor(self.payload.get(start..).unwrap_or_default());
+        self.decode(&mut rest)
+            .map(|(record, _)| record)
+            .map_err(|problem| BatchError::Record { index: 0, problem })
+    }
+
     /// Reads the next record, and gives its offset delta as well.
     fn decode<'a>(&'a self, rest: &mut Cursor<'a>) -> Result<(RecordView<'a>, i32), RecordProblem> {
         let length = rest.length()?;

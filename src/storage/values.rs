@@ -1,0 +1,121 @@
+//! The values that leaves of the key index point at.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use prkdb_types::{BatchError, DecompressLimit, RecordView, Records};
+
+use super::{
+    Found, Shard, StorageError,
+    kv::{state::DECOMPRESSED_BYTES_MAX, tree::Leaf},
+    log::{Segment, Segments},
+};
+
+/// Batches that a reader keeps. Neighbouring keys of one load lie in a batch for each partition.
+const KEPT_MAX: usize = 16;
+
+/// Reads the values of many leaves: a batch that was read lately is not read, decompressed and walked
+/// again for each of its records.
+#[derive(Debug)]
+pub struct ValueReader {
+    shard: Arc<Shard>,
+    kept: VecDeque<Kept>,
+}
+
+/// A batch with the places of its records.
+#[derive(Debug)]
+struct Kept {
+    segment: u32,
+    position: u32,
+    records: Records,
+    starts: Vec<u32>,
+}
+
+impl ValueReader {
+    /// Returns a reader that has read nothing.
+    pub fn new(shard: Arc<Shard>) -> Self {
+        Self { shard, kept: VecDeque::new() }
+    }
+
+    /// Reads the record at a leaf.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn read(&mut self, leaf: Leaf) -> Result<Found, StorageError> {
+        let segment = segment(self.shard.segments(), leaf)?;
+        let is_kept = |kept: &Kept| (kept.segment, kept.position) == (leaf.segment, leaf.position);
+        let at = match self.kept.iter().position(is_kept) {
+            Some(at) => at,
+            None => {
+                let records = records(&segment, leaf)?;
+                let starts = records.starts().map_err(|error| damaged(&segment, leaf, &error))?;
+                let (segment, position) = (leaf.segment, leaf.position);
+                self.kept.truncate(KEPT_MAX - 1);
+                self.kept.push_front(Kept { segment, position, records, starts });
+                0
+            }
+        };
+        let Some(Kept { records, starts, .. }) = self.kept.get(at) else {
+            return Err(corrupt(&segment, leaf, "no batch"));
+        };
+        let start = starts
+            .get(usize::from(leaf.ordinal))
+            .ok_or_else(|| corrupt(&segment, leaf, "fewer records"))?;
+        let record = records.get_at(*start).map_err(|error| damaged(&segment, leaf, &error))?;
+        found(&segment, leaf, records, &record)
+    }
+}
+
+/// Reads the record at a leaf.
+///
+/// # Errors
+/// [`StorageError::Io`] and [`StorageError::Corrupt`].
+pub(super) fn read(segments: &Segments, leaf: Leaf) -> Result<Found, StorageError> {
+    let segment = segment(segments, leaf)?;
+    let records = records(&segment, leaf)?;
+    let record = records
+        .get(u32::from(leaf.ordinal))
+        .map_err(|error| damaged(&segment, leaf, &error))?
+        .ok_or_else(|| corrupt(&segment, leaf, "fewer records"))?;
+    found(&segment, leaf, &records, &record)
+}
+
+fn segment(segments: &Segments, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
+    let number = u64::from(leaf.segment);
+    segments.get(number).ok_or_else(|| StorageError::Discontinuous {
+        index: leaf.version,
+        reason: format!("segment {number} is not part of the log"),
+    })
+}
+
+fn records(segment: &Segment, leaf: Leaf) -> Result<Records, StorageError> {
+    segment
+        .read_batch(u64::from(leaf.position))?
+        .records(DecompressLimit::new(DECOMPRESSED_BYTES_MAX))
+        .map_err(|error| damaged(segment, leaf, &error))
+}
+
+fn found(
+    segment: &Segment,
+    leaf: Leaf,
+    records: &Records,
+    record: &RecordView<'_>,
+) -> Result<Found, StorageError> {
+    let value = record.value_bytes().ok_or_else(|| corrupt(segment, leaf, "a tombstone"))?;
+    // A small value must not pin a large buffer.
+    let is_small = value.len() * 2 < records.payload_len();
+    Ok(Found {
+        value: if is_small { Bytes::copy_from_slice(&value) } else { value },
+        version: leaf.version,
+        partition: leaf.partition,
+        timestamp_ms: record.timestamp_ms,
+    })
+}
+
+fn damaged(segment: &Segment, leaf: Leaf, error: &BatchError) -> StorageError {
+    corrupt(segment, leaf, &error.to_string())
+}
+
+fn corrupt(segment: &Segment, leaf: Leaf, found: &str) -> StorageError {
+    segment.corrupt(u64::from(leaf.position), "a batch with the record", found)
+}
