@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -39,11 +40,32 @@ const IN_FLIGHT_ENTRIES_MAX: usize = 1024;
 /// A shard of one node has one replica.
 const REPLICA: u64 = 1;
 
-/// Opens and locks the data directory.
-pub(super) fn open_directory(config: &Config, clock: &dyn Clock) -> Result<DataDir, NodeError> {
-    let wanted = Wanted { kind: Kind::Node, node_id: config.node_id, cluster_id: None };
-    let directory =
-        DataDir::open(&RealDisk, &config.data_dir, &wanted, clock, &mut random(&config.data_dir)?)?;
+/// How often the lock of a process that is ending is tried again, and the pause between.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the directory of a node must be.
+pub(super) fn wanted(config: &Config) -> Wanted {
+    Wanted { kind: Kind::Node, node_id: config.node_id, cluster_id: None }
+}
+
+/// Opens and locks the data directory. Waits for a process that was killed to let it go.
+pub(super) async fn open_directory(
+    config: &Config,
+    clock: &dyn Clock,
+) -> Result<DataDir, NodeError> {
+    let (path, wanted) = (&config.data_dir, wanted(config));
+    let mut rng = random(path)?;
+    let mut tries = LOCK_TRIES;
+    let directory = loop {
+        match DataDir::open(&RealDisk, path, &wanted, clock, &mut rng) {
+            Err(DirError::Locked { holder, .. }) if tries > 0 && holder.is_ending() => {
+                tries -= 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            opened => break opened?,
+        }
+    };
     if directory.privacy() == Privacy::Tightened {
         warn!(dir = %config.data_dir.display(), "directory was open to others: made private");
     }
@@ -53,7 +75,7 @@ pub(super) fn open_directory(config: &Config, clock: &dyn Clock) -> Result<DataD
     Ok(directory)
 }
 
-fn random(path: &Path) -> Result<OsRng, NodeError> {
+pub(super) fn random(path: &Path) -> Result<OsRng, NodeError> {
     OsRng::new().map_err(|source| NodeError::Io {
         action: "draw random numbers for",
         path: path.to_path_buf(),
@@ -62,7 +84,7 @@ fn random(path: &Path) -> Result<OsRng, NodeError> {
 }
 
 /// Returns the directory of a shard.
-fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
+pub(super) fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
     data_dir.join(format!("shard-{shard:010}"))
 }
 
@@ -92,6 +114,23 @@ pub(super) fn open_shards(
     }
 }
 
+/// Returns how a shard's log is kept.
+pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) -> ShardOptions {
+    let largest = if number == 0 {
+        config.segment_bytes.min(SEGMENT_BYTES_MAX_METADATA)
+    } else {
+        config.segment_bytes
+    };
+    ShardOptions {
+        shard: number,
+        cluster_id,
+        segment_bytes_first: config.segment_bytes_first().min(largest),
+        segment_bytes_max: largest,
+        tail_cache_bytes: TAIL_CACHE_BYTES,
+        producer_bytes_max: PRODUCER_BYTES_MAX,
+    }
+}
+
 fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, NodeError> {
     let dir = shard_dir(data_dir, number);
     let failed = |action| {
@@ -103,20 +142,7 @@ fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, N
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("create directory of shard")(error)),
     }
-    let config = node.config();
-    let largest = if number == 0 {
-        config.segment_bytes.min(SEGMENT_BYTES_MAX_METADATA)
-    } else {
-        config.segment_bytes
-    };
-    let options = ShardOptions {
-        shard: number,
-        cluster_id: node.cluster_id(),
-        segment_bytes_first: config.segment_bytes_first().min(largest),
-        segment_bytes_max: largest,
-        tail_cache_bytes: TAIL_CACHE_BYTES,
-        producer_bytes_max: PRODUCER_BYTES_MAX,
-    };
+    let options = shard_options(node.config(), node.cluster_id(), number);
     let started = node.clock().monotonic();
     let (shard, recovery) =
         Shard::open(Arc::new(RealDisk), &dir, &options, &mut random(&dir)?, node.clock().wall_ms())

@@ -6,6 +6,7 @@
 //! Does not know: commands, terminals. Only `raft` says openraft.
 
 mod boot;
+mod check;
 pub mod config;
 pub mod core;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod error;
 mod fatal;
 pub mod http;
 pub mod limits;
+mod machine;
 pub mod metrics;
 pub mod outcome;
 mod proposer;
@@ -27,6 +29,7 @@ pub mod service;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, check};
 pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;

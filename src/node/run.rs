@@ -27,6 +27,7 @@ use super::{
     fatal::Fatal,
     http,
     limits::Limits,
+    machine,
     metrics::Metrics,
     router::Routes,
     security::AllowAll,
@@ -118,7 +119,9 @@ async fn live(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let started = clock.monotonic();
     let sockets = bind(&config).await?;
-    let directory = Arc::new(boot::open_directory(&config, clock.as_ref())?);
+    machine::check(&config, clock.as_ref())?;
+    let directory = Arc::new(boot::open_directory(&config, clock.as_ref()).await?);
+    machine::check_file_system(directory.path());
     let advertised = config.advertise.clone().unwrap_or_else(|| sockets.grpc_at.to_string());
     let ready = Ready {
         node_id: directory.identity().node_id,

@@ -11,7 +11,7 @@ use super::args::Args;
 use crate::{
     commands::{
         collection::PartitionerArg,
-        failure::{Failure, Result},
+        failure::{Failure, Result, without_numbers},
         values,
     },
     node::{Config, NodeError, config::HttpListen},
@@ -112,7 +112,7 @@ fn http(args: &Args, listen: SocketAddr) -> Result<HttpListen> {
 pub(super) fn failure(error: &NodeError) -> Failure {
     let failure = match error {
         NodeError::Config { .. } => Failure::usage(error.to_string()),
-        error => Failure::of(error.code(), error.to_string()),
+        error => Failure::of(error.code(), without_numbers(&error.to_string())),
     };
     match error.hint() {
         "" => failure,
