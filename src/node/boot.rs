@@ -54,18 +54,24 @@ pub(super) async fn open_directory(
     config: &Config,
     clock: &dyn Clock,
 ) -> Result<DataDir, NodeError> {
-    let (path, wanted) = (&config.data_dir, wanted(config));
-    let mut rng = random(path)?;
-    let mut tries = LOCK_TRIES;
-    let directory = loop {
-        match DataDir::open(&RealDisk, path, &wanted, clock, &mut rng) {
-            Err(DirError::Locked { holder, .. }) if tries > 0 && holder.is_ending() => {
-                tries -= 1;
+    for _ in 0..LOCK_TRIES {
+        match try_open_directory(config, clock) {
+            Err(NodeError::Directory(DirError::Locked { holder, .. })) if holder.is_ending() => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
-            opened => break opened?,
+            opened => return opened,
         }
-    };
+    }
+    try_open_directory(config, clock)
+}
+
+/// Opens and locks the data directory, or says who has it.
+pub(super) fn try_open_directory(config: &Config, clock: &dyn Clock) -> Result<DataDir, NodeError> {
+    let path = &config.data_dir;
+    if config.creates_parent {
+        create_parent(path)?;
+    }
+    let directory = DataDir::open(&RealDisk, path, &wanted(config), clock, &mut random(path)?)?;
     if directory.privacy() == Privacy::Tightened {
         warn!(dir = %config.data_dir.display(), "directory was open to others: made private");
     }
@@ -73,6 +79,22 @@ pub(super) async fn open_directory(
         warn!(%error, "no room for the reserve that a full disk is met with");
     }
     Ok(directory)
+}
+
+/// Creates the directory that a data directory stands in, if it is missing.
+fn create_parent(path: &Path) -> Result<(), NodeError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let failed = |action| move |source| NodeError::Io { action, path: parent.into(), source };
+    match RealDisk.create_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => {
+            created.map_err(failed("create"))?;
+            let above = parent.parent().filter(|above| !above.as_os_str().is_empty());
+            RealDisk.sync_dir(above.unwrap_or(Path::new("."))).map_err(failed("sync the name of"))
+        }
+    }
 }
 
 pub(super) fn random(path: &Path) -> Result<OsRng, NodeError> {

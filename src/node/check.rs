@@ -37,6 +37,10 @@ pub enum Checked {
 pub fn check(config: &Config) -> Result<Checked, NodeError> {
     config.check()?;
     let disk = Unchanging(RealDisk);
+    let parent = config.data_dir.parent().unwrap_or(Path::new("."));
+    if config.creates_parent && !disk.exists(parent).unwrap_or(true) {
+        return Ok(Checked::New);
+    }
     let identity = match DataDir::inspect(&disk, &config.data_dir, &boot::wanted(config)) {
         Ok(None) => return Ok(Checked::New),
         Ok(Some(identity)) => identity,
@@ -55,8 +59,7 @@ pub fn check(config: &Config) -> Result<Checked, NodeError> {
             break;
         }
         let options = boot::shard_options(config, identity.cluster_id.0, number);
-        let opened =
-            Shard::open(Arc::new(disk), &dir, &options, &mut boot::random(&dir)?, now_ms);
+        let opened = Shard::open(Arc::new(disk), &dir, &options, &mut boot::random(&dir)?, now_ms);
         match opened {
             Ok(_) => {}
             Err(StorageError::Io { source, .. })

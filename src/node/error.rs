@@ -93,10 +93,9 @@ impl NodeError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Config { .. } => ErrorCode::InvalidArgument,
-            Self::Bind { .. }
-            | Self::FewFiles { .. }
-            | Self::Resolve { .. }
-            | Self::Io { .. } => ErrorCode::Io,
+            Self::Bind { .. } | Self::FewFiles { .. } | Self::Resolve { .. } | Self::Io { .. } => {
+                ErrorCode::Io
+            }
             Self::Directory(error) => error.code(),
             Self::Shard { source, .. } => source.code(),
             Self::Consensus { .. } | Self::ShutdownTimeout { .. } => ErrorCode::Internal,

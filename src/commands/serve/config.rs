@@ -31,6 +31,7 @@ pub(super) fn config(args: &Args) -> Result<Config> {
         args.data_dir.clone().unwrap_or_else(|| format!("./prkdb-data/node-{node_id}").into());
     let mut config = Config::new(data_dir, memory_bytes());
     config.node_id = node_id;
+    config.creates_parent = args.data_dir.is_none();
     if let Some(listen) = &args.listen {
         config.listen = resolve(listen)?;
     }
