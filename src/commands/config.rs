@@ -158,6 +158,14 @@ fn user_file() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<File> {
+    Ok(parse_toml(&read_text(path)?, path.display())?)
+}
+
+/// Reads the text of a configuration file, without its byte order mark.
+///
+/// # Errors
+/// 13 where it cannot be read; 2 where it is too large or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
     let shown = path.display();
     let failed = |error: &io::Error| Failure::io(format_args!("read {shown}"), error);
     let metadata = fs::metadata(path).map_err(|error| failed(&error))?;
@@ -169,7 +177,7 @@ fn read(path: &Path) -> Result<File> {
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         Failure::usage(format!("{shown}: not UTF-8 at byte {}", error.valid_up_to()))
     })?;
-    Ok(parse_toml(text.strip_prefix('\u{feff}').unwrap_or(text), &shown)?)
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
 /// Parses TOML into a type that refuses unknown fields.

@@ -172,7 +172,8 @@ async fn single(session: &mut Session, client: &Client, report: &mut Object) -> 
     step(
         session,
         &format!(
-            "put user:101 '{{\"name\": \"Alice\"}}': {taken:.0?} each, one after the other, on the disk (sync)"
+            "put user:101 '{{\"name\": \"Alice\"}}': {} µs each, one after the other, on the disk (sync)",
+            taken.as_micros()
         ),
     )?;
     report.add("put_us", u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));

@@ -217,6 +217,16 @@ impl From<Failure> for Stop {
     }
 }
 
+/// Removes the numbers that the standard library puts behind the words of the system.
+pub fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
+    }
+    plain
+}
+
 /// Returns the reason of an I/O error without the number the standard library puts behind it.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
@@ -245,6 +255,8 @@ mod tests {
     fn io_reasons_have_no_number() {
         let missing = io::Error::from_raw_os_error(2);
         assert_eq!(reason(&missing), "no such file or directory");
+        assert_eq!(without_numbers("a: b (os error 2)"), "a: b");
+        assert_eq!(without_numbers("a (os error 2), c (os error 13): d"), "a, c: d");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `prkdb metrics`: the numbers of a node.
 
 use prkdb_client::{Client, Endpoint};
+use regex_lite::Regex;
 
 use crate::commands::{
     failure::Result,
@@ -11,7 +12,7 @@ use crate::commands::{
 const EXAMPLES: &str = "\
 Examples:
   prkdb metrics
-  prkdb metrics --match 'prkdb_fsync_*' -o ndjson
+  prkdb metrics --match '^prkdb_.*_bytes$' -o ndjson
   prkdb metrics -o prometheus
   prkdb metrics names";
 
@@ -44,9 +45,9 @@ pub struct Args {
     /// Ask this node: HOST:PORT
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
-    /// Only metrics whose name matches; '*' stands for any letters
-    #[arg(long = "match", value_name = "GLOB")]
-    pattern: Option<String>,
+    /// Only metrics in whose name this regular expression is found
+    #[arg(long = "match", value_name = "RE", value_parser = pattern)]
+    pattern: Option<Regex>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -84,12 +85,16 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     }
     let rows = match args.command {
         Some(Command::Names(NamesArgs {})) => names(&exposition),
-        None => samples(&exposition, args.pattern.as_deref().unwrap_or("*")),
+        None => samples(&exposition, args.pattern.as_ref()),
     };
     session.output.list(listing, rows, &session.talk)
 }
 
-fn samples(exposition: &str, pattern: &str) -> Vec<Vec<Cell>> {
+fn pattern(text: &str) -> std::result::Result<Regex, String> {
+    Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))
+}
+
+fn samples(exposition: &str, pattern: Option<&Regex>) -> Vec<Vec<Cell>> {
     let lines = exposition.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let mut rows = Vec::new();
     for line in lines {
@@ -98,7 +103,7 @@ fn samples(exposition: &str, pattern: &str) -> Vec<Vec<Cell>> {
             Some((name, labels)) => (name, labels.strip_suffix('}').unwrap_or(labels)),
             None => (series, ""),
         };
-        if matches(pattern, name) {
+        if pattern.is_none_or(|pattern| pattern.is_match(name)) {
             rows.push(vec![Cell::from(name), Cell::from(labels), number(value)]);
         }
     }
@@ -161,21 +166,6 @@ fn names(exposition: &str) -> Vec<Vec<Cell>> {
         .collect()
 }
 
-/// Matches a name against a pattern in which `*` stands for any letters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = name.get(at + part.len()..).unwrap_or_default(),
-            None => return false,
-        }
-    }
-    name.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +175,7 @@ mod tests {
 
     #[test]
     fn samples_have_a_name_labels_and_a_number() {
-        let rows = samples(TEXT, "*");
+        let rows = samples(TEXT, None);
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[0], [Cell::from("prkdb_keys"), Cell::from(""), Cell::Number(7)]);
         assert_eq!(rows[2][2], Cell::Float(1.5));
@@ -200,17 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn stars_stand_for_any_letters() {
-        for (pattern, name, expected) in [
-            ("*", "a", true),
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("a*c", "abc", true),
-            ("a*b*c", "axbxc", true),
-            ("*bc", "abcd", false),
-            ("a*", "ba", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+    fn a_pattern_is_found_anywhere_in_a_name() {
+        let found = |text: &str| samples(TEXT, Some(&pattern(text).unwrap())).len();
+        for (text, expected) in [("", 3), ("keys", 1), ("^keys", 0), ("_(keys|x)(_|$)", 2)] {
+            assert_eq!(found(text), expected, "{text}");
         }
+        assert!(pattern("(").is_err());
     }
 }

@@ -66,6 +66,9 @@ impl Session {
         let timeout = global.timeout.or_else(|| config.get(|layer| layer.timeout));
         let timeout = timeout.unwrap_or(Duration::from_secs(10));
         let timeout = (!timeout.is_zero()).then_some(timeout);
+        if output.options.limit == Some(u64::MAX) {
+            talk.notice("--limit is more than can be counted: all rows are printed");
+        }
         Ok(Self {
             output,
             talk,

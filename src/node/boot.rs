@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -40,11 +41,38 @@ const IN_FLIGHT_ENTRIES_MAX: usize = 1024;
 /// A shard of one node has one replica.
 const REPLICA: u64 = 1;
 
-/// Opens and locks the data directory.
-pub(super) fn open_directory(config: &Config, clock: &dyn Clock) -> Result<DataDir, NodeError> {
-    let wanted = Wanted { kind: Kind::Node, node_id: config.node_id, cluster_id: None };
-    let directory =
-        DataDir::open(&RealDisk, &config.data_dir, &wanted, clock, &mut random(&config.data_dir)?)?;
+/// How often the lock of a process that is ending is tried again, and the pause between.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the directory of a node must be.
+pub(super) fn wanted(config: &Config) -> Wanted {
+    Wanted { kind: Kind::Node, node_id: config.node_id, cluster_id: None }
+}
+
+/// Opens and locks the data directory. Waits for a process that was killed to let it go.
+pub(super) async fn open_directory(
+    config: &Config,
+    clock: &dyn Clock,
+) -> Result<DataDir, NodeError> {
+    for _ in 0..LOCK_TRIES {
+        match try_open_directory(config, clock) {
+            Err(NodeError::Directory(DirError::Locked { holder, .. })) if holder.is_ending() => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+    try_open_directory(config, clock)
+}
+
+/// Opens and locks the data directory, or says who has it.
+pub(super) fn try_open_directory(config: &Config, clock: &dyn Clock) -> Result<DataDir, NodeError> {
+    let path = &config.data_dir;
+    if config.creates_parent {
+        create_parent(path)?;
+    }
+    let directory = DataDir::open(&RealDisk, path, &wanted(config), clock, &mut random(path)?)?;
     if directory.privacy() == Privacy::Tightened {
         warn!(dir = %config.data_dir.display(), "directory was open to others: made private");
     }
@@ -54,7 +82,23 @@ pub(super) fn open_directory(config: &Config, clock: &dyn Clock) -> Result<DataD
     Ok(directory)
 }
 
-fn random(path: &Path) -> Result<OsRng, NodeError> {
+/// Creates the directory that a data directory stands in, if it is missing.
+fn create_parent(path: &Path) -> Result<(), NodeError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let failed = |action| move |source| NodeError::Io { action, path: parent.into(), source };
+    match RealDisk.create_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => {
+            created.map_err(failed("create"))?;
+            let above = parent.parent().filter(|above| !above.as_os_str().is_empty());
+            RealDisk.sync_dir(above.unwrap_or(Path::new("."))).map_err(failed("sync the name of"))
+        }
+    }
+}
+
+pub(super) fn random(path: &Path) -> Result<OsRng, NodeError> {
     OsRng::new().map_err(|source| NodeError::Io {
         action: "draw random numbers for",
         path: path.to_path_buf(),
@@ -63,7 +107,7 @@ fn random(path: &Path) -> Result<OsRng, NodeError> {
 }
 
 /// Returns the directory of a shard.
-fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
+pub(super) fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
     data_dir.join(format!("shard-{shard:010}"))
 }
 
@@ -93,6 +137,23 @@ pub(super) fn open_shards(
     }
 }
 
+/// Returns how a shard's log is kept.
+pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) -> ShardOptions {
+    let largest = if number == 0 {
+        config.segment_bytes.min(SEGMENT_BYTES_MAX_METADATA)
+    } else {
+        config.segment_bytes
+    };
+    ShardOptions {
+        shard: number,
+        cluster_id,
+        segment_bytes_first: config.segment_bytes_first().min(largest),
+        segment_bytes_max: largest,
+        tail_cache_bytes: TAIL_CACHE_BYTES,
+        producer_bytes_max: PRODUCER_BYTES_MAX,
+    }
+}
+
 fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, NodeError> {
     let dir = shard_dir(data_dir, number);
     let failed = |action| {
@@ -104,20 +165,7 @@ fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, N
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("create directory of shard")(error)),
     }
-    let config = node.config();
-    let largest = if number == 0 {
-        config.segment_bytes.min(SEGMENT_BYTES_MAX_METADATA)
-    } else {
-        config.segment_bytes
-    };
-    let options = ShardOptions {
-        shard: number,
-        cluster_id: node.cluster_id(),
-        segment_bytes_first: config.segment_bytes_first().min(largest),
-        segment_bytes_max: largest,
-        tail_cache_bytes: TAIL_CACHE_BYTES,
-        producer_bytes_max: PRODUCER_BYTES_MAX,
-    };
+    let options = shard_options(node.config(), node.cluster_id(), number);
     let started = node.clock().monotonic();
     let (shard, recovery) =
         Shard::open(Arc::new(RealDisk), &dir, &options, &mut random(&dir)?, node.clock().wall_ms())

@@ -33,6 +33,8 @@ pub struct Config {
     pub http: HttpListen,
     /// The data directory.
     pub data_dir: PathBuf,
+    /// Whether the directory that it stands in is created too: where nobody named it.
+    pub creates_parent: bool,
     /// Data shards, at the first start only. Default 1.
     pub shards: u32,
     /// Partitions of the collection `default`, at the first start only. Default 3.
@@ -80,6 +82,7 @@ impl Config {
             advertise: None,
             http: HttpListen::At(SocketAddr::new(loopback, 9091)),
             data_dir,
+            creates_parent: false,
             shards: 1,
             partitions: 3,
             partitioner: Partitioner::Ring,

@@ -27,6 +27,14 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
+    /// The process may not open enough files.
+    #[error("the limit of open files is {limit}, a node needs {needed}")]
+    FewFiles {
+        /// What it may open.
+        limit: u64,
+        /// The least it needs.
+        needed: u64,
+    },
     /// A name could not be resolved.
     #[error("resolve {address}: {source}")]
     Resolve {
@@ -85,7 +93,9 @@ impl NodeError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Config { .. } => ErrorCode::InvalidArgument,
-            Self::Bind { .. } | Self::Resolve { .. } | Self::Io { .. } => ErrorCode::Io,
+            Self::Bind { .. } | Self::FewFiles { .. } | Self::Resolve { .. } | Self::Io { .. } => {
+                ErrorCode::Io
+            }
             Self::Directory(error) => error.code(),
             Self::Shard { source, .. } => source.code(),
             Self::Consensus { .. } | Self::ShutdownTimeout { .. } => ErrorCode::Internal,
@@ -104,7 +114,15 @@ impl NodeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Config { hint, .. } => hint,
-            Self::Bind { .. } => "another process listens there: choose another address, or port 0",
+            Self::Bind { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there: choose another address, or port 0"
+                }
+                io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+                io::ErrorKind::PermissionDenied => "ports below 1024 need a right: choose another",
+                _ => "",
+            },
+            Self::FewFiles { .. } => "raise it: ulimit -n 65536, or LimitNOFILE= of the service",
             _ => "",
         }
     }

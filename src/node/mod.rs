@@ -6,6 +6,7 @@
 //! Does not know: commands, terminals. Only `raft` says openraft.
 
 mod boot;
+mod check;
 pub mod config;
 pub mod core;
 #[cfg(test)]
@@ -13,9 +14,9 @@ mod denied_tests;
 mod driver;
 mod error;
 mod fatal;
-mod files;
 pub mod http;
 pub mod limits;
+mod machine;
 pub mod metrics;
 pub mod outcome;
 mod proposer;
@@ -28,6 +29,7 @@ pub mod service;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, check};
 pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;

@@ -25,8 +25,9 @@ use super::{
     config::HttpListen,
     core::{Node, Phase},
     fatal::Fatal,
-    files, http,
+    http,
     limits::Limits,
+    machine,
     metrics::Metrics,
     router::Routes,
     security::AllowAll,
@@ -67,7 +68,6 @@ pub fn run(
     on_ready: impl FnOnce(&Ready) -> io::Result<()> + Send,
 ) -> Result<Stopped, NodeError> {
     config.check()?;
-    files::raise_limit()?;
     let consensus = runtime("consensus", 1)?;
     let workers = thread::available_parallelism().map_or(2, usize::from).max(2);
     let data = runtime("data", workers)?;
@@ -119,7 +119,9 @@ async fn live(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let started = clock.monotonic();
     let sockets = bind(&config).await?;
-    let directory = Arc::new(boot::open_directory(&config, clock.as_ref())?);
+    machine::check(&config, clock.as_ref())?;
+    let directory = Arc::new(boot::open_directory(&config, clock.as_ref()).await?);
+    machine::check_file_system(directory.path());
     let advertised = config.advertise.clone().unwrap_or_else(|| sockets.grpc_at.to_string());
     let ready = Ready {
         node_id: directory.identity().node_id,

@@ -34,7 +34,7 @@ struct Running {
 pub(super) fn unbooted(dir: &Path) -> (Arc<Node>, Arc<crate::storage::dir::DataDir>) {
     let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.join("data"), 1 << 30) };
     let clock = Arc::new(SystemClock::new());
-    let directory = Arc::new(boot::open_directory(&config, clock.as_ref()).unwrap());
+    let directory = Arc::new(boot::try_open_directory(&config, clock.as_ref()).unwrap());
     let node = Arc::new(Node {
         limits: limits::Limits::new(&config),
         config,

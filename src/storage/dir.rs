@@ -48,7 +48,7 @@ const HARMLESS: [&str; 3] = ["lost+found", LOCK, IDENTITY_TEMP];
 #[non_exhaustive]
 pub enum DirError {
     /// The operating system refused.
-    #[error("{action} {}", .path.display())]
+    #[error("{action} {}: {source}", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -104,7 +104,7 @@ pub enum DirError {
         wanted: ClusterId,
     },
     /// A newer version wrote it.
-    #[error("{} has format {format}; this version knows formats up to {FORMAT}", .path.display())]
+    #[error("{} has format {format}: it needs a newer prkdb, this one knows formats up to {FORMAT}", .path.display())]
     NewerFormat {
         /// The file that says so.
         path: PathBuf,
@@ -227,6 +227,37 @@ impl DataDir {
             (identity, Age::New)
         };
         Ok(Self { path: path.into(), identity, age, privacy, _lock: lock })
+    }
+
+    /// Says whose a directory is and changes nothing; `None` where there is nothing in it yet.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`]; `Locked` where a process uses it, which leaves the rest unknown.
+    pub fn inspect(
+        disk: &dyn Disk,
+        path: &Path,
+        wanted: &Wanted,
+    ) -> Result<Option<Identity>, DirError> {
+        let names = match disk.list(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It would be created, if there is somewhere to create it.
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                disk.list(parent).map_err(|source| io_error("create", path, source))?;
+                return Ok(None);
+            }
+            listed => listed.map_err(|source| io_error("read directory", path, source))?,
+        };
+        check_ours(path, &names)?;
+        if !holds(&names, IDENTITY) {
+            return Ok(None);
+        }
+        let identity = Identity::read(disk, path)?;
+        check_wanted(path, &identity, wanted)?;
+        match lock::holder(disk, path)? {
+            Some(holder) => Err(DirError::Locked { path: path.into(), holder }),
+            None => Ok(Some(identity)),
+        }
     }
 
     /// Returns where it is.

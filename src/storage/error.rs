@@ -38,7 +38,7 @@ pub enum StorageError {
         found: String,
     },
     /// The file was written by a later version.
-    #[error("{} has format {found}, this version reads up to {known}", path.display())]
+    #[error("{} has format {found}: it needs a newer prkdb, this one knows formats up to {known}", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,

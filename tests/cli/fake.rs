@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) fails_after: Option<u64>,
     /// The answer to a batch is lost once it is applied.
     pub(crate) loses_last_answer: bool,
+    /// Operations are done and never answered.
+    pub(crate) is_silent: bool,
     /// Requests that change something.
     pub(crate) writes: u64,
     next_offset: u64,
@@ -396,10 +398,15 @@ impl kv_server::Kv for Service {
         request: Request<Streaming<v1::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let state = Arc::clone(&self.0);
-        let replies = request.into_inner().map(move |request| {
-            let request = request?;
-            let answer = state.lock().unwrap().operate(request.operation.unwrap());
-            Ok(v1::ExchangeReply { id: request.id, result: Some(answer) })
+        let replies = request.into_inner().filter_map(move |request| {
+            let request = match request {
+                Ok(request) => request,
+                Err(status) => return Some(Err(status)),
+            };
+            let mut state = state.lock().unwrap();
+            let answer = state.operate(request.operation.unwrap());
+            let reply = v1::ExchangeReply { id: request.id, result: Some(answer) };
+            (!state.is_silent).then_some(Ok(reply))
         });
         Ok(Response::new(Box::pin(replies)))
     }

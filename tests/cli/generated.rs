@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use prkdb::commands::{man, reference};
 
 /// Compares a file with what it should be; `UPDATE=1` writes it.
-fn check(path: &Path, expected: &[u8]) {
+pub(crate) fn check(path: &Path, expected: &[u8]) {
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, expected).unwrap();
@@ -18,7 +18,7 @@ fn check(path: &Path, expected: &[u8]) {
     );
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

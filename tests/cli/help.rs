@@ -20,18 +20,23 @@ fn help_of_every_command_is_on_stdout_and_has_two_examples() {
     }
 }
 
-#[test]
-fn every_example_can_be_parsed() {
-    fn examples(command: &clap::Command, all: &mut Vec<String>) {
+/// The examples of every command.
+pub(crate) fn examples() -> Vec<String> {
+    fn collect(command: &clap::Command, all: &mut Vec<String>) {
         let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let lines = after.lines().filter(|line| line.starts_with("  "));
         all.extend(lines.map(|line| line.trim().to_owned()));
-        command.get_subcommands().for_each(|sub| examples(sub, all));
+        command.get_subcommands().for_each(|sub| collect(sub, all));
     }
     let mut all = Vec::new();
-    examples(&prkdb::cli(), &mut all);
+    collect(&prkdb::cli(), &mut all);
+    all
+}
+
+#[test]
+fn every_example_can_be_parsed() {
     let mut parsed = 0;
-    for example in all {
+    for example in examples() {
         for part in example.split([';', '|', '<', '>', '(', ')']) {
             let Some(at) = part.find("prkdb ") else { continue };
             let words = words(&part[at..]);

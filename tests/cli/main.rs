@@ -3,16 +3,21 @@
 #![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 
 mod batch;
+mod broken;
 mod cases;
 mod codes;
 mod data;
+mod directory;
+mod examples;
 mod fake;
 mod generated;
 mod help;
 mod input;
 mod output;
+mod schemas;
 mod serve;
 mod sessions;
 mod signals;
+mod startup;
 mod support;
 mod terminal;

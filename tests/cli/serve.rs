@@ -49,7 +49,24 @@ impl Node {
         command
     }
 
-    fn signal(&self, signal: &str) {
+    /// Kills it and returns its home with all that it wrote.
+    pub(crate) fn killed(mut self) -> Home {
+        self.signal("-KILL");
+        let _reaped = self.child.wait().unwrap();
+        std::mem::replace(&mut self.home, Home::new())
+    }
+
+    /// Returns what it logged, and what the nodes before it in the same home did.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.dir.path().join("node.log")).unwrap()
+    }
+
+    /// Waits until its process has ended and returns its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }

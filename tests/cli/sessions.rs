@@ -12,13 +12,13 @@ use crate::{
 };
 
 impl Node {
-    fn prepare(&self, line: &str) -> assert_cmd::Command {
+    pub(crate) fn prepare(&self, line: &str) -> assert_cmd::Command {
         let mut command = self.home.command(line.split_whitespace());
         command.env("PRKDB_SERVER", &self.address);
         command
     }
 
-    fn run(&self, line: &str) -> Said {
+    pub(crate) fn run(&self, line: &str) -> Said {
         said(&mut self.prepare(line))
     }
 }

@@ -276,3 +276,38 @@ async fn first_error(rig: &Rig, queue: mpsc::Receiver<BatchPutRequest>) -> Statu
         }
     }
 }
+
+/// Puts other records, compressed, into a batch; its length and checksum are right again.
+fn with_records(batch: &[u8], codec: u8, records: &[u8]) -> Bytes {
+    const HEADER_BYTES: usize = 61;
+    let mut bytes = batch[..HEADER_BYTES].to_vec();
+    bytes.extend_from_slice(records);
+    bytes[22] = bytes[22] & !7 | codec;
+    let length = u32::try_from(bytes.len() - 12).unwrap();
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[21..]);
+    bytes[17..21].copy_from_slice(&u32::try_from(crc).unwrap().to_be_bytes());
+    bytes.into()
+}
+
+#[tokio::test]
+async fn a_batch_that_unpacks_to_too_much_is_cut_off_and_refused() {
+    let rig = Rig::start().await;
+    let stamp = ProducerStamp { id: 9, epoch: 0, base_sequence: 0 };
+    let plain = batch(stamp, &keys_of(0, 3, 0, 1), Compression::None);
+    let zeros = std::io::Read::take(std::io::repeat(0), 256 << 20);
+    let bomb = zstd::encode_all(zeros, 1).unwrap();
+    assert!(bomb.len() < 64 << 10, "{}", bomb.len());
+    for (codec, records) in [(4, &bomb[..]), (4, b"no zstd"), (1, b"no gzip"), (7, &bomb)] {
+        let mut stream = Stream::open(&rig).await;
+        stream.send(1, 0, with_records(&plain, codec, records)).await;
+        assert_eq!(stream.failed(1).await, ("batch_invalid".to_owned(), NOT_APPLIED), "{codec}");
+    }
+    assert_eq!(rig.log_ends("default").await, [0, 0, 0]);
+    // What was refused for its form is taken where its form is right.
+    let mut stream = Stream::open(&rig).await;
+    stream.send(1, 0, with_records(&plain, 0, &plain[61..])).await;
+    let Reply::Ack(_) = stream.next().await else { panic!("a failure") };
+    drop(stream);
+    rig.stop().await;
+}

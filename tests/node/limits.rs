@@ -119,3 +119,21 @@ async fn connections_beyond_the_limit_are_turned_away_until_one_goes() {
     other.get(get("k")).await.unwrap();
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_with_huge_headers_is_refused_and_others_are_served() {
+    let rig = Rig::start().await;
+    let mut kv = rig.kv();
+    kv.put(put("k", "v")).await.unwrap();
+    let mut greedy = prkdb_proto::v1::kv_client::KvClient::new(rig.channel().await);
+    let mut request = Request::new(get("k"));
+    for number in 0..64 {
+        let name = format!("x-{number}");
+        let name: tonic::metadata::MetadataKey<_> = name.parse().unwrap();
+        request.metadata_mut().insert(name, "x".repeat(1024).parse().unwrap());
+    }
+    assert!(greedy.get(request).await.is_err());
+    let found = kv.get(get("k")).await.unwrap().into_inner().found.unwrap();
+    assert_eq!(&found.value[..], b"v");
+    rig.stop().await;
+}

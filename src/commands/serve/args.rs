@@ -10,7 +10,7 @@ use clap::FromArgMatches as _;
 
 use crate::commands::{
     collection::PartitionerArg,
-    config::{nearest, parse_toml},
+    config::{nearest, parse_toml, read_text},
     failure::{Failure, Result},
     values,
 };
@@ -136,8 +136,7 @@ impl Args {
     /// # Errors
     /// 13 where it cannot be read, 2 where it is wrong, with its place.
     pub fn with_file(self, path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::io(format_args!("read {}", path.display()), &error))?;
+        let text = read_text(path)?;
         let file = Self::parse_file(&text, &path.display().to_string())?;
         Ok(self.or(file))
     }

@@ -11,7 +11,7 @@ use super::args::Args;
 use crate::{
     commands::{
         collection::PartitionerArg,
-        failure::{Failure, Result},
+        failure::{Failure, Result, without_numbers},
         values,
     },
     node::{Config, NodeError, config::HttpListen},
@@ -31,6 +31,7 @@ pub(super) fn config(args: &Args) -> Result<Config> {
         args.data_dir.clone().unwrap_or_else(|| format!("./prkdb-data/node-{node_id}").into());
     let mut config = Config::new(data_dir, memory_bytes());
     config.node_id = node_id;
+    config.creates_parent = args.data_dir.is_none();
     if let Some(listen) = &args.listen {
         config.listen = resolve(listen)?;
     }
@@ -112,7 +113,7 @@ fn http(args: &Args, listen: SocketAddr) -> Result<HttpListen> {
 pub(super) fn failure(error: &NodeError) -> Failure {
     let failure = match error {
         NodeError::Config { .. } => Failure::usage(error.to_string()),
-        error => Failure::of(error.code(), error.to_string()),
+        error => Failure::of(error.code(), without_numbers(&error.to_string())),
     };
     match error.hint() {
         "" => failure,

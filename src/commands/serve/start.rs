@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     commands::{failure::Result, logging, panic},
-    node,
+    node::{self, Checked},
 };
 
 /// The variable that names the file.
@@ -41,6 +41,11 @@ pub fn run(args: &Args, file: Option<&Path>) -> Result {
     let config = config::config(&args)?;
     logging::server(args.log_format.unwrap_or_default(), args.log_level.as_deref())?;
     if args.check {
+        let checked = node::check(&config).map_err(|error| config::failure(&error))?;
+        if let Checked::InUse(holder) = checked {
+            let pid = holder.pid.unwrap_or_default();
+            tracing::warn!(pid, "the data directory is in use: its logs were not read");
+        }
         return Ok(());
     }
     let mut announced = Announced::default();
