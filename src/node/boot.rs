@@ -25,7 +25,7 @@ use super::{
     raft::{Group, GroupOptions},
 };
 use crate::storage::{
-    Shard, ShardOptions,
+    JudgedShard, Shard, ShardOptions, StorageError,
     clock::{Clock, OsRng},
     dir::{BALLAST, DataDir, DirError, Kind, Wanted},
     disk::{Disk, Privacy, RealDisk},
@@ -112,29 +112,68 @@ pub(super) fn shard_dir(data_dir: &Path, shard: u32) -> PathBuf {
 }
 
 /// Opens the metadata shard and the data shards, and creates those a first start asks for.
+///
+/// All logs are read before the first is changed: damage in one leaves the whole directory as it is.
 pub(super) fn open_shards(
     node: &Node,
     directory: &DataDir,
 ) -> Result<Vec<(u32, Arc<Shard>)>, NodeError> {
     let data_dir = directory.path();
-    let metadata = open_shard(node, data_dir, 0)?;
-    let is_new = metadata.catalog().collections.is_empty();
-    let mut shards = vec![(0, metadata)];
-    let mut next = 1;
-    loop {
-        let dir = shard_dir(data_dir, next);
-        let exists = RealDisk.exists(&dir).map_err(|source| NodeError::Io {
-            action: "look for shard",
-            path: dir,
-            source,
-        })?;
-        let is_wanted = is_new && next <= node.config().shards;
-        if !exists && !is_wanted {
-            return Ok(shards);
-        }
-        shards.push((next, open_shard(node, data_dir, next)?));
-        next += 1;
+    let mut judged = Vec::new();
+    for number in existing_shards(&RealDisk, data_dir)? {
+        judged.push((number, judge_shard(node, data_dir, number)?));
     }
+    if judged.is_empty() {
+        judged.push((0, create_shard(node, data_dir, 0)?));
+    }
+    let mut shards = Vec::new();
+    for (number, (judged, started)) in judged {
+        shards.push((number, settle_shard(node, number, judged, started)?));
+    }
+    let Some((_, metadata)) = shards.first() else { return Ok(shards) };
+    let catalog = metadata.catalog();
+    if catalog.collections.is_empty() {
+        let next = u32::try_from(shards.len()).unwrap_or(u32::MAX);
+        for number in next..=node.config().shards {
+            let (judged, started) = create_shard(node, data_dir, number)?;
+            shards.push((number, settle_shard(node, number, judged, started)?));
+        }
+    }
+    let hosts = |number| shards.iter().any(|(known, _)| *known == number);
+    let places = catalog.collections.values().flat_map(|row| &row.partitions);
+    if let Some(lost) = places.map(|place| place.shard).find(|shard| !hosts(*shard)) {
+        return Err(missing(data_dir, lost));
+    }
+    Ok(shards)
+}
+
+/// Returns the numbers of the shards in a directory, which rise by one from 0.
+pub(super) fn existing_shards(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<u32>, NodeError> {
+    let names = disk.list(data_dir).map_err(|source| NodeError::Io {
+        action: "list",
+        path: data_dir.to_path_buf(),
+        source,
+    })?;
+    let number = |name: &std::ffi::OsString| {
+        let digits = name.to_str()?.strip_prefix("shard-")?;
+        (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+    };
+    let numbers: Vec<u32> = names.iter().filter_map(number).collect();
+    match (0..).zip(&numbers).find(|(expected, found)| expected != *found) {
+        Some((lost, _)) => Err(missing(data_dir, lost)),
+        None => Ok(numbers),
+    }
+}
+
+/// The error for a shard whose directory has gone.
+fn missing(data_dir: &Path, shard: u32) -> NodeError {
+    let source = StorageError::Corrupt {
+        path: shard_dir(data_dir, shard),
+        position: 0,
+        expected: "the directory of the shard".to_owned(),
+        found: "none".to_owned(),
+    };
+    NodeError::Shard { shard, source }
 }
 
 /// Returns how a shard's log is kept.
@@ -154,22 +193,45 @@ pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) 
     }
 }
 
-fn open_shard(node: &Node, data_dir: &Path, number: u32) -> Result<Arc<Shard>, NodeError> {
+/// Creates the directory of a shard and an empty log in it.
+fn create_shard(
+    node: &Node,
+    data_dir: &Path,
+    number: u32,
+) -> Result<(JudgedShard, Duration), NodeError> {
     let dir = shard_dir(data_dir, number);
     let failed = |action| {
         let path = dir.clone();
         move |source: io::Error| NodeError::Io { action, path, source }
     };
-    match RealDisk.create_dir(&dir) {
-        Ok(()) => RealDisk.sync_dir(data_dir).map_err(failed("sync directory of shard"))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed("create directory of shard")(error)),
-    }
+    RealDisk.create_dir(&dir).map_err(failed("create directory of shard"))?;
+    RealDisk.sync_dir(data_dir).map_err(failed("sync directory of shard"))?;
+    judge_shard(node, data_dir, number)
+}
+
+/// Reads the log of a shard; returns when that began, too.
+fn judge_shard(
+    node: &Node,
+    data_dir: &Path,
+    number: u32,
+) -> Result<(JudgedShard, Duration), NodeError> {
+    let dir = shard_dir(data_dir, number);
     let options = shard_options(node.config(), node.cluster_id(), number);
     let started = node.clock().monotonic();
+    let (rng, now_ms) = (&mut random(&dir)?, node.clock().wall_ms());
+    Shard::judge(Arc::new(RealDisk), &dir, &options, rng, now_ms)
+        .map(|judged| (judged, started))
+        .map_err(|source| NodeError::Shard { shard: number, source })
+}
+
+fn settle_shard(
+    node: &Node,
+    number: u32,
+    judged: JudgedShard,
+    started: Duration,
+) -> Result<Arc<Shard>, NodeError> {
     let (shard, recovery) =
-        Shard::open(Arc::new(RealDisk), &dir, &options, &mut random(&dir)?, node.clock().wall_ms())
-            .map_err(|source| NodeError::Shard { shard: number, source })?;
+        judged.settle().map_err(|source| NodeError::Shard { shard: number, source })?;
     let took = node.clock().monotonic().saturating_sub(started);
     node.metrics().recovered(number, took, recovery.cut_bytes);
     info!(

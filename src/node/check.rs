@@ -1,7 +1,7 @@
 //! Reading a data directory as a start would, without changing anything.
 //!
-//! Recovery reads and judges a log before it writes its first byte. On a disk that refuses every
-//! change it therefore ends with damage, or with the refusal: then the log is sound.
+//! Recovery reads and judges a log before it writes its first byte; the disk refuses every change, so
+//! that it stays so.
 
 use std::{
     ffi::OsString,
@@ -13,7 +13,7 @@ use std::{
 
 use super::{Config, NodeError, boot};
 use crate::storage::{
-    Shard, StorageError,
+    Shard,
     clock::{Clock as _, SystemClock},
     dir::{DataDir, DirError, Holder},
     disk::{Access, Disk, DiskFile, Privacy, RealDisk, Space},
@@ -48,24 +48,11 @@ pub fn check(config: &Config) -> Result<Checked, NodeError> {
         Err(error) => return Err(error.into()),
     };
     let now_ms = SystemClock::new().wall_ms();
-    for number in 0.. {
+    for number in boot::existing_shards(&disk, &config.data_dir)? {
         let dir = boot::shard_dir(&config.data_dir, number);
-        let exists = disk.exists(&dir).map_err(|source| NodeError::Io {
-            action: "look for shard",
-            path: dir.clone(),
-            source,
-        })?;
-        if !exists {
-            break;
-        }
         let options = boot::shard_options(config, identity.cluster_id.0, number);
-        let opened = Shard::open(Arc::new(disk), &dir, &options, &mut boot::random(&dir)?, now_ms);
-        match opened {
-            Ok(_) => {}
-            Err(StorageError::Io { source, .. })
-                if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
-            Err(source) => return Err(NodeError::Shard { shard: number, source }),
-        }
+        Shard::judge(Arc::new(disk), &dir, &options, &mut boot::random(&dir)?, now_ms)
+            .map_err(|source| NodeError::Shard { shard: number, source })?;
     }
     Ok(Checked::Sound)
 }

@@ -22,5 +22,5 @@ mod values;
 mod model_tests;
 
 pub use error::StorageError;
-pub use shard::{Found, Shard, ShardOptions, ShardStats, Snapshot};
+pub use shard::{Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot};
 pub use values::ValueReader;

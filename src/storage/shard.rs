@@ -27,7 +27,8 @@ use super::{
         tree::{Iter, Leaf, Root},
     },
     log::{
-        FlushJob, Log, LogState, Place, PrepareDone, PrepareJob, Prepared, Recovery, Segments,
+        FlushJob, JudgedLog, Log, LogState, Place, PrepareDone, PrepareJob, Prepared, Recovery,
+        Segments,
         entry::{Entry, LogId, Vote},
         header::Lsn,
         options::{GROUP_BYTES_MAX, LogOptions},
@@ -52,6 +53,33 @@ pub struct ShardOptions {
     pub tail_cache_bytes: u64,
     /// Bytes for the windows of producers.
     pub producer_bytes_max: u64,
+}
+
+/// A shard whose log was read and found sound, and not yet changed.
+#[derive(Debug)]
+pub struct JudgedShard {
+    log: JudgedLog,
+    producer_bytes_max: u64,
+}
+
+impl JudgedShard {
+    /// Settles the log and builds the state.
+    ///
+    /// # Errors
+    /// As [`JudgedLog::settle`].
+    pub fn settle(self) -> Result<(Shard, Recovery), StorageError> {
+        let (log, recovery) = self.log.settle()?;
+        let segments = log.segments();
+        let shard = Shard {
+            log: Mutex::new(log),
+            state: Mutex::new(State::new(self.producer_bytes_max)),
+            segments,
+            roots: ArcSwap::default(),
+            catalog: ArcSwap::default(),
+        };
+        shard.fold_committed()?;
+        Ok((shard, recovery))
+    }
 }
 
 /// A shard.
@@ -127,6 +155,20 @@ impl Shard {
         rng: &mut dyn Rng,
         now_ms: i64,
     ) -> Result<(Self, Recovery), StorageError> {
+        Self::judge(disk, dir, options, rng, now_ms)?.settle()
+    }
+
+    /// As [`Log::judge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: &ShardOptions,
+        rng: &mut dyn Rng,
+        now_ms: i64,
+    ) -> Result<JudgedShard, StorageError> {
         let log_options = LogOptions {
             shard: options.shard,
             cluster_id: options.cluster_id,
@@ -135,17 +177,8 @@ impl Shard {
             tail_cache_bytes: options.tail_cache_bytes,
             group_bytes_max: GROUP_BYTES_MAX,
         };
-        let (log, recovery) = Log::open(disk, dir, log_options, rng, now_ms)?;
-        let segments = log.segments();
-        let shard = Self {
-            log: Mutex::new(log),
-            state: Mutex::new(State::new(options.producer_bytes_max)),
-            segments,
-            roots: ArcSwap::default(),
-            catalog: ArcSwap::default(),
-        };
-        shard.fold_committed()?;
-        Ok((shard, recovery))
+        let log = Log::judge(disk, dir, log_options, rng, now_ms)?;
+        Ok(JudgedShard { log, producer_bytes_max: options.producer_bytes_max })
     }
 
     fn fold_committed(&self) -> Result<(), StorageError> {

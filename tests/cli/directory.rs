@@ -224,7 +224,22 @@ fn a_missing_segment_in_the_middle_is_refused() {
     let logs = segments(&home);
     assert!(logs.len() >= 3, "{logs:?}");
     fs::remove_file(&logs[1]).unwrap();
-    refused(&home, "d/shard-0000000001", 12, "shard 1: corrupt ");
+    refused(&home, "d", 12, "shard 1: corrupt ");
+}
+
+#[test]
+fn a_missing_shard_is_refused() {
+    for shard in ["shard-0000000000", "shard-0000000001"] {
+        let home = used();
+        fs::remove_dir_all(home.dir.path().join("d").join(shard)).unwrap();
+        let before = content(&home.dir.path().join("d"));
+        let said = start(&home, "d");
+        assert_eq!(said.code, 12, "{}", said.stderr);
+        assert!(said.stderr.contains(shard), "{}", said.stderr);
+        if shard == "shard-0000000000" {
+            unchanged(&before, &home.dir.path().join("d"));
+        }
+    }
 }
 
 #[test]
@@ -234,7 +249,7 @@ fn damage_is_found_by_a_check_and_nothing_is_cut() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096 + 100] ^= 0x40;
     fs::write(&path, bytes).unwrap();
-    refused(&home, "d/shard-0000000001", 12, path.file_name().unwrap().to_str().unwrap());
+    refused(&home, "d", 12, path.file_name().unwrap().to_str().unwrap());
 }
 
 #[test]

@@ -29,7 +29,7 @@ mod writer;
 pub use index::Place;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
-pub use recovery::Recovery;
+pub use recovery::{JudgedLog, Recovery};
 pub use segments::{Segment, Segments};
 pub use writer::{FlushJob, Log, LogState};
 

@@ -42,12 +42,34 @@ pub struct Recovery {
     pub quarantined: usize,
 }
 
+/// A log that was read and found sound, and not yet changed: whoever has several can judge them all
+/// before the first is settled.
+#[derive(Debug)]
+pub struct JudgedLog {
+    log: Log,
+    survey: survey::Survey,
+    found: settle::Found,
+    recovery: Recovery,
+}
+
+impl JudgedLog {
+    /// Makes durable what the log will go on from, and cuts what was torn.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn settle(self) -> Result<(Log, Recovery), StorageError> {
+        let Self { mut log, survey, found, mut recovery } = self;
+        log.settle(&survey, found, &mut recovery)?;
+        recovery.segments = log.segments.count();
+        Ok((log, recovery))
+    }
+}
+
 impl Log {
     /// Opens the log in `dir`, or begins one if the directory has none.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] if something that was synced is missing; nothing is changed then.
-    /// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Io`].
+    /// As [`Log::judge`] and [`JudgedLog::settle`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -55,11 +77,26 @@ impl Log {
         rng: &mut dyn Rng,
         now_ms: i64,
     ) -> Result<(Self, Recovery), StorageError> {
+        Self::judge(disk, dir, options, rng, now_ms)?.settle()
+    }
+
+    /// Reads the log in `dir` and changes nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if something that was synced is missing;
+    /// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Io`].
+    pub fn judge(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        rng: &mut dyn Rng,
+        now_ms: i64,
+    ) -> Result<JudgedLog, StorageError> {
         let survey = survey::survey(disk.as_ref(), dir, &options)?;
         let log_id = survey.log_id.unwrap_or_else(|| rng.next_u64());
         let chain = chain::walk(&survey, dir)?;
         let scanned = scan::scan(&survey, &chain)?;
-        let mut log = Self {
+        let log = Self {
             disk,
             dir: dir.to_path_buf(),
             log_id,
@@ -82,15 +119,13 @@ impl Log {
             now_ms,
             options,
         };
-        let mut recovery = scanned.recovery;
+        let recovery = scanned.recovery;
         let found = settle::Found {
             above: scanned.above_watermark,
             live: scanned.live,
             page_only: scanned.page_only,
             settled_state: scanned.settled_state,
         };
-        log.settle(&survey, found, &mut recovery)?;
-        recovery.segments = log.segments.count();
-        Ok((log, recovery))
+        Ok(JudgedLog { log, survey, found, recovery })
     }
 }

@@ -26,6 +26,7 @@ use crate::storage::{
 };
 
 /// What the scan left to be settled.
+#[derive(Debug)]
 pub(super) struct Found {
     /// Valid entries above the watermark.
     pub(super) above: Vec<Above>,
