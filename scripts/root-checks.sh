@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The checks that need root: a node on a disk that fills up, on a loop device of its own.
+# The checks that need root: a node on a disk that fills up, on a loop device of its own, and one whose
+# sync fails.
 # usage: root-checks.sh PRKDB-BINARY
 set -euo pipefail
 binary=$(realpath "$1")
@@ -15,8 +16,8 @@ finish() {
 trap finish EXIT
 fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
 
-for tool in losetup mkfs.ext4 mount mountpoint fallocate; do
-  command -v "$tool" >/dev/null || { apt-get update -qq && apt-get install -y -qq e2fsprogs util-linux mount; break; }
+for tool in losetup mkfs.ext4 mount mountpoint fallocate strace; do
+  command -v "$tool" >/dev/null || { apt-get update -qq && apt-get install -y -qq e2fsprogs util-linux mount strace; break; }
 done
 
 # 64 MiB of it are the node's reserve for a full disk.
@@ -75,3 +76,41 @@ until grep -q '^prkdb ready' "$work/ready"; do
 done
 prkdb get "key-$last" --raw | cmp - "$work/value" || fail "an acknowledged value is gone"
 echo "space came back: writes went on by themselves; all there after kill -9"
+
+# A disk whose sync fails: the writer is told that nobody knows, the node ends at once, nothing that
+# was acknowledged is gone.
+kill -9 "$node"
+wait "$node" 2>/dev/null || true
+: >"$work/ready"
+strace -f -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO:when=60+ \
+  "$binary" serve --listen 127.0.0.1:0 --http none --data-dir "$work/data" \
+  >"$work/ready" 2>"$work/log" &
+node=$!
+until grep -q '^prkdb ready' "$work/ready"; do
+  kill -0 "$node" || fail "the node did not start under strace"
+  sleep 0.01
+done
+PRKDB_SERVER=$(sed -n 's/.*grpc=\([^ ]*\).*/\1/p' "$work/ready")
+code=0 last=0
+for n in $(seq 200); do
+  prkdb put "synced-$n" "$n" --retries 0 >/dev/null 2>"$work/error" || { code=$?; break; }
+  last=$n
+done
+[ "$code" -eq 5 ] || fail "a put whose sync failed: exit $code, $(cat "$work/error")"
+code=0
+wait "$node" || code=$?
+[ "$code" -eq 13 ] || fail "a node whose sync failed: exit $code"
+grep '^prkdb: ' "$work/log" | grep -q 'Input/output error\|input/output error' ||
+  fail "the error is not named"
+: >"$work/ready"
+"$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/data" \
+  >"$work/ready" 2>>"$work/log" &
+node=$!
+until grep -q '^prkdb ready' "$work/ready"; do
+  kill -0 "$node" || fail "the node did not start after a failed sync"
+  sleep 0.01
+done
+for n in $(seq "$last"); do
+  [ "$(prkdb get "synced-$n")" = "$n" ] || fail "synced-$n was acknowledged and is gone"
+done
+echo "sync failed after $last puts: exit 5 for the writer, 13 for the node; all $last are there"
