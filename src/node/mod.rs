@@ -34,4 +34,4 @@ pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
 pub use raft::LOG_FILTER;
-pub use run::{Ready, Stopped, run};
+pub use run::{Process, Ready, Stopped, run};

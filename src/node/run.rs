@@ -59,20 +59,49 @@ pub struct Stopped {
     pub signal: i32,
 }
 
+/// What the process around a node does at the turns of its life.
+pub struct Process<'a> {
+    on_ready: Box<dyn FnOnce(&Ready) -> io::Result<()> + Send + 'a>,
+    on_stopping: fn(),
+    on_reload: Box<dyn Fn() + Send>,
+}
+
+impl std::fmt::Debug for Process<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Process<'a> {
+    /// A process that only hears that the node is ready.
+    pub fn new(on_ready: impl FnOnce(&Ready) -> io::Result<()> + Send + 'a) -> Self {
+        Self { on_ready: Box::new(on_ready), on_stopping: || {}, on_reload: Box::new(|| {}) }
+    }
+
+    /// Hears that the node drains and ends.
+    #[must_use]
+    pub fn on_stopping(self, on_stopping: fn()) -> Self {
+        Self { on_stopping, ..self }
+    }
+
+    /// Hears SIGHUP, on a thread that may block.
+    #[must_use]
+    pub fn on_reload(self, on_reload: impl Fn() + Send + 'static) -> Self {
+        Self { on_reload: Box::new(on_reload), ..self }
+    }
+}
+
 /// Runs a node until it is told to stop. Blocks; builds its own runtimes.
 ///
 /// # Errors
 /// [`NodeError`]: what kept it from starting, or ended it.
-pub fn run(
-    config: Config,
-    on_ready: impl FnOnce(&Ready) -> io::Result<()> + Send,
-) -> Result<Stopped, NodeError> {
+pub fn run(config: Config, process: Process<'_>) -> Result<Stopped, NodeError> {
     config.check()?;
     let consensus = runtime("consensus", 1)?;
     let workers = thread::available_parallelism().map_or(2, usize::from).max(2);
     let data = runtime("data", workers)?;
     let handle = consensus.handle().clone();
-    let result = data.block_on(live(config, handle, on_ready));
+    let result = data.block_on(live(config, handle, process));
     // Tasks still running hold connections that outlived the stop; they end with the process.
     data.shutdown_background();
     consensus.shutdown_background();
@@ -113,8 +142,9 @@ async fn bind(config: &Config) -> Result<Sockets, NodeError> {
 async fn live(
     config: Config,
     consensus: Handle,
-    on_ready: impl FnOnce(&Ready) -> io::Result<()> + Send,
+    process: Process<'_>,
 ) -> Result<Stopped, NodeError> {
+    let Process { on_ready, on_stopping, on_reload } = process;
     let mut signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let started = clock.monotonic();
@@ -143,6 +173,8 @@ async fn live(
         admin: tokio::sync::Mutex::new(()),
     });
     let asked = signals.dump.take();
+    let reloads =
+        signals.hangup.take().map(|hangup| tokio::spawn(reload_on_signal(on_reload, hangup)));
     let servers = Servers::start(&node, sockets);
     let dumps = asked.map(|asked| tokio::spawn(dump_on_signal(Arc::clone(&node), asked)));
     let fatal = Fatal::default();
@@ -177,8 +209,9 @@ async fn live(
             return Err(error);
         }
     };
-    if let Some(dumps) = dumps {
-        dumps.abort();
+    on_stopping();
+    for task in [dumps, reloads].into_iter().flatten() {
+        task.abort();
     }
     let stopping = stop(&node, servers, booted);
     tokio::select! {
@@ -296,12 +329,27 @@ async fn dump_on_signal(node: Arc<Node>, mut asked: Signal) {
     }
 }
 
+/// Lets the process read its configuration again whenever it is asked.
+async fn reload_on_signal(on_reload: Box<dyn Fn() + Send>, mut asked: Signal) {
+    let mut on_reload = Some(on_reload);
+    while asked.recv().await.is_some() {
+        let Some(reload) = on_reload.take() else { return };
+        let reloaded = boot::off_runtime("reload", move || {
+            reload();
+            reload
+        });
+        on_reload = reloaded.await.ok();
+    }
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     /// SIGUSR1, until a task takes it.
     dump: Option<Signal>,
+    /// SIGHUP, until a task takes it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -317,6 +365,7 @@ impl Signals {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             dump: Some(on(SignalKind::user_defined1())?),
+            hangup: Some(on(SignalKind::hangup())?),
         })
     }
 

@@ -19,5 +19,6 @@ mod serve;
 mod sessions;
 mod signals;
 mod startup;
+mod supervised;
 mod support;
 mod terminal;

@@ -1,6 +1,6 @@
 //! Kills under load and in start-up, again and again.
 
-use std::{env, fs, path::Path, sync::Arc, time::Duration};
+use std::{env, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use prkdb_client::Transport;
 use tokio::time::timeout;
@@ -64,15 +64,16 @@ async fn rounds(kills: usize, forgetful: bool, harm: Harm) -> Result<(Met, Arc<L
 async fn kills_lose_nothing_and_repeat_nothing() {
     let kills = env::var("PRKDB_KILLS").map_or(25, |number| number.parse().unwrap());
     let (met, ledger) = rounds(kills, false, |_, _| {}).await.unwrap();
-    println!(
+    let figures = format!(
         "{} kills, {} with unanswered writes, {} in start-up; {} records acknowledged and kept, {} \
-         writes were applied and their answer lost",
+         writes were applied and their answer lost\n",
         met.kills,
         met.unanswered,
         met.start_up,
         ledger.acked().len(),
         ledger.repeats(),
     );
+    std::io::stdout().write_all(figures.as_bytes()).unwrap();
     assert!(met.unanswered * 2 >= met.kills, "{met:?}");
     assert!(met.start_up * 10 >= met.kills, "{met:?}");
     assert!(ledger.repeats() > 0, "no kill came between a write and its answer");

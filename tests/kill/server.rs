@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -128,7 +128,8 @@ impl Drop for Server {
             let _waited = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("{}", fs::read_to_string(self.log()).unwrap_or_default());
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let _told = std::io::stderr().write_all(log.as_bytes());
         }
     }
 }

@@ -90,10 +90,13 @@ impl Settings {
 fn is_a_node_when_started_as_one() {
     let Ok(settings) = std::env::var(SETTINGS) else { return };
     let settings: Settings = serde_json::from_str(&settings).unwrap();
-    let ended = node::run(settings.to_config(), |ready| {
-        let http = ready.http.map_or_else(|| "none".to_owned(), |at| at.to_string());
-        writeln!(std::io::stdout(), "\n{READY}{} {http}", ready.grpc)
-    });
+    let ended = node::run(
+        settings.to_config(),
+        node::Process::new(|ready| {
+            let http = ready.http.map_or_else(|| "none".to_owned(), |at| at.to_string());
+            writeln!(std::io::stdout(), "\n{READY}{} {http}", ready.grpc)
+        }),
+    );
     let code = match ended {
         Ok(_) => 0,
         Err(error) => {

@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod files;
 mod start;
+mod supervisor;
 
 pub use args::{Args, LogFormat};
 pub use start::{config_file, run};

@@ -1,4 +1,4 @@
-//! Starting: the file of `--config`, logs, panics, the node.
+//! Starting: the file of `--config`, logs, panics, the node; reading the file again.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,15 @@ use super::{
     args::Args,
     config,
     files::Announced,
+    supervisor,
 };
 use crate::{
-    commands::{failure::Result, logging, panic},
-    node::{self, Checked},
+    commands::{
+        failure::{Result, Stop},
+        logging::{self, Refilter},
+        panic,
+    },
+    node::{self, Checked, Process},
 };
 
 /// The variable that names the file.
@@ -32,14 +37,11 @@ pub fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
 ///
 /// # Errors
 /// As the table of exit codes says.
-pub fn run(args: &Args, file: Option<&Path>) -> Result {
+pub fn run(flags: &Args, file: Option<&Path>) -> Result {
     panic::end_process();
-    let args = match file {
-        Some(path) => args.clone().with_file(path)?,
-        None => args.clone(),
-    };
+    let args = with_file(flags, file)?;
     let config = config::config(&args)?;
-    logging::server(args.log_format.unwrap_or_default(), args.log_level.as_deref())?;
+    let refilter = logging::server(args.log_format.unwrap_or_default(), args.log_level.as_deref())?;
     if args.check {
         let checked = node::check(&config).map_err(|error| config::failure(&error))?;
         if let Checked::InUse(holder) = checked {
@@ -49,11 +51,43 @@ pub fn run(args: &Args, file: Option<&Path>) -> Result {
         return Ok(());
     }
     let mut announced = Announced::default();
-    let stopped = node::run(config, |ready| {
+    let (flags, file) = (flags.clone(), file.map(Path::to_path_buf));
+    let process = Process::new(|ready| {
         let facts = Facts { node_id: ready.node_id, grpc: ready.grpc, http: ready.http };
-        announce(&facts, &args, &mut announced)
-    });
+        announce(&facts, &args, &mut announced)?;
+        supervisor::ready();
+        Ok(())
+    })
+    .on_stopping(supervisor::stopping)
+    .on_reload(move || reload(&flags, file.as_deref(), &refilter));
+    let stopped = node::run(config, process);
     // The files say that the node is ready: they go before the process does.
     drop(announced);
     stopped.map(|_| ()).map_err(|error| config::failure(&error).into())
+}
+
+fn with_file(flags: &Args, file: Option<&Path>) -> Result<Args> {
+    match file {
+        Some(path) => flags.clone().with_file(path),
+        None => Ok(flags.clone()),
+    }
+}
+
+/// Takes over from the file what a running node can change: the log level. A file that is wrong
+/// changes nothing.
+fn reload(flags: &Args, file: Option<&Path>, refilter: &Refilter) {
+    supervisor::reloading();
+    let read = with_file(flags, file).and_then(|args| {
+        config::config(&args)?;
+        refilter(args.log_level.as_deref())
+    });
+    match read {
+        Ok(()) => tracing::info!("configuration read again: its log level holds now"),
+        Err(Stop::Failed(failure)) => {
+            let error = failure.message();
+            tracing::error!(error, "configuration not read again: what held before holds on");
+        }
+        Err(Stop::Quiet(_)) => {}
+    }
+    supervisor::ready();
 }
