@@ -154,6 +154,11 @@ impl Failure {
         self
     }
 
+    /// Returns whether the same may succeed later without a change.
+    pub fn is_transient(&self) -> bool {
+        self.is_retryable
+    }
+
     /// Returns the exit code.
     pub fn exit(&self) -> u8 {
         self.exit

@@ -7,6 +7,7 @@ use crate::commands::{
     failure::Result,
     output::{Cell, Column, Format, Kind, Listing},
     session::{self, Session},
+    watch::{WatchArgs, repeat},
 };
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ Examples:
   prkdb metrics
   prkdb metrics --match '^prkdb_.*_bytes$' -o ndjson
   prkdb metrics -o prometheus
+  prkdb metrics --match '_connections' --watch 5s
   prkdb metrics names";
 
 const SAMPLES: Listing = Listing {
@@ -48,6 +50,8 @@ pub struct Args {
     /// Only metrics in whose name this regular expression is found
     #[arg(long = "match", value_name = "RE", value_parser = pattern)]
     pattern: Option<Regex>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -65,6 +69,10 @@ struct NamesArgs {}
 /// # Errors
 /// 4 where the node does not answer.
 pub async fn run(session: &mut Session, args: Args) -> Result {
+    repeat(session, args.watch, async |session| show(session, &args).await).await
+}
+
+async fn show(session: &mut Session, args: &Args) -> Result {
     let is_text = session.output.options.format == Format::Prometheus;
     let listing = if args.command.is_some() { NAMES } else { SAMPLES };
     if !is_text {
@@ -83,7 +91,7 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     if is_text {
         return session.output.bytes(exposition.as_bytes());
     }
-    let rows = match args.command {
+    let rows = match &args.command {
         Some(Command::Names(NamesArgs {})) => names(&exposition),
         None => samples(&exposition, args.pattern.as_ref()),
     };

@@ -44,6 +44,7 @@ pub mod scan;
 pub mod serve;
 pub mod status;
 pub mod version;
+mod watch;
 
 pub use run::run;
 pub use tree::cli;

@@ -225,6 +225,7 @@ fn output_options(global: &Global, config: &Config) -> Result<OutputOptions> {
         time: global.time,
         is_coloured: talk::is_coloured(global.color, is_terminal),
         is_quiet: global.quiet,
+        has_int_strings: global.json_int_strings,
         width: terminal_width(),
     })
 }

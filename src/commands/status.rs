@@ -7,6 +7,7 @@ use crate::commands::{
     failure::{Failure, Result, Stop},
     output::{Cell, Column, Format, Kind, Listing, Object},
     session::{self, Session},
+    watch::{WatchArgs, repeat},
 };
 
 const EXAMPLES: &str = "\
@@ -14,7 +15,8 @@ Examples:
   prkdb status
   prkdb status -o json
   prkdb status --fail-on critical
-  prkdb status --node 1";
+  prkdb status --node 1
+  prkdb status --watch 5s";
 
 const NODES: Listing = Listing {
     schema: "prkdb.status/1",
@@ -45,6 +47,8 @@ pub struct Args {
     /// Only this node: its id, or HOST:PORT
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,6 +98,10 @@ struct Asked {
 /// # Errors
 /// 10 where the cluster is critical, 11 where it is degraded, 4 where no node answers.
 pub async fn run(session: &mut Session, args: Args) -> Result {
+    repeat(session, args.watch, async |session| show(session, &args).await).await
+}
+
+async fn show(session: &mut Session, args: &Args) -> Result {
     session.output.begin(NODES)?;
     let client = session.client().await?;
     let first = client.status().await.map_err(|error| session::failure(&error))?;

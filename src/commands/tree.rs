@@ -108,6 +108,9 @@ pub struct Global {
         hide_env_values = true
     )]
     pub output: Option<Format>,
+    /// Write integers of JSON as strings, for programs that round those above 2^53
+    #[arg(long, global = true, hide_short_help = true)]
+    pub json_int_strings: bool,
     /// Print no header row
     #[arg(long, global = true, hide_short_help = true)]
     pub no_headers: bool,

@@ -22,3 +22,4 @@ mod startup;
 mod supervised;
 mod support;
 mod terminal;
+mod watching;

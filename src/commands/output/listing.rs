@@ -2,6 +2,7 @@
 
 use super::{
     cell::{Cell, Column},
+    json,
     object::Object,
     table::{self, TableStyle},
     writer::{Format, Output},
@@ -169,8 +170,10 @@ impl Rows {
         };
         self.has_begun = true;
         output.bytes(before.as_bytes())?;
-        let text = serde_json::to_string_pretty(&object)
+        let mut text = Vec::new();
+        json::write(&mut text, &object, true, output.options.has_int_strings)
             .map_err(|error| Failure::io("write to standard output", &error.into()))?;
+        let text = String::from_utf8_lossy(&text);
         // Line breaks inside strings are escaped, so each line of the text is one of its layout.
         output.bytes(format!("    {}", text.replace('\n', "\n    ")).as_bytes())
     }

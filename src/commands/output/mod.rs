@@ -9,6 +9,7 @@
 
 mod cell;
 mod escape;
+mod json;
 mod listing;
 mod object;
 mod table;

@@ -4,7 +4,10 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use serde::Serialize;
 
-use super::cell::{TimeStyle, UnitStyle};
+use super::{
+    cell::{TimeStyle, UnitStyle},
+    json,
+};
 use crate::commands::{
     exit,
     failure::{Failure, Result, Stop},
@@ -57,6 +60,8 @@ pub struct OutputOptions {
     pub is_coloured: bool,
     /// No confirmations such as `OK`.
     pub is_quiet: bool,
+    /// Integers of JSON as strings.
+    pub has_int_strings: bool,
     /// Columns of the terminal, where stdout is one.
     pub width: Option<u16>,
 }
@@ -74,6 +79,7 @@ impl OutputOptions {
             time: TimeStyle::Utc,
             is_coloured: false,
             is_quiet: false,
+            has_int_strings: false,
             width: None,
         }
     }
@@ -131,10 +137,9 @@ impl Output {
     /// # Errors
     /// As [`Output::bytes`].
     pub fn document(&mut self, document: &impl Serialize) -> Result {
-        let written = match self.options.format {
-            Format::Json => serde_json::to_writer_pretty(&mut self.writer, document),
-            _ => serde_json::to_writer(&mut self.writer, document),
-        };
+        let is_pretty = self.options.format == Format::Json;
+        let has_int_strings = self.options.has_int_strings;
+        let written = json::write(&mut self.writer, document, is_pretty, has_int_strings);
         written.map_err(|error| stopped(&error.into()))?;
         self.bytes(b"\n")
     }
