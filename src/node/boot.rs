@@ -1,9 +1,10 @@
 //! Opening a node's directory and shards, and starting what drives them.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -253,21 +254,49 @@ fn settle_shard(
     Ok(Arc::new(shard))
 }
 
-/// The room that a full disk is met with: a file that can be given up.
+/// What a full disk is met with: a file, and the right to open some, that can be given up.
 #[derive(Debug)]
-struct Ballast(Arc<DataDir>);
+struct Ballast {
+    directory: Arc<DataDir>,
+    spare: Mutex<Vec<File>>,
+}
+
+/// Files that one shard keeps open to be given up: entries under way may need a segment each.
+const SPARE_FILES: usize = 32;
+
+impl Ballast {
+    fn new(directory: &Arc<DataDir>) -> Self {
+        let ballast = Self { directory: Arc::clone(directory), spare: Mutex::default() };
+        // Without them the node serves as well, until files run out.
+        let _later = ballast.open_spare();
+        ballast
+    }
+
+    fn open_spare(&self) -> io::Result<()> {
+        let files: io::Result<Vec<File>> =
+            (0..SPARE_FILES).map(|_| File::open("/dev/null")).collect();
+        *self.spare() = files?;
+        Ok(())
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<File>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Reserve for Ballast {
     fn release(&self) -> io::Result<()> {
-        let removed = RealDisk.remove(&self.0.path().join(BALLAST));
+        self.spare().clear();
+        let removed = RealDisk.remove(&self.directory.path().join(BALLAST));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => RealDisk.sync_dir(self.0.path()),
+            _ => RealDisk.sync_dir(self.directory.path()),
         }
     }
 
     fn restore(&self) -> io::Result<()> {
-        self.0.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
+        self.open_spare()?;
+        self.directory.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
     }
 }
 
@@ -340,7 +369,7 @@ async fn start_shard(
         shard: Arc::clone(&shard),
         clock: Arc::clone(&node.clock),
         metrics: Arc::clone(&node.metrics),
-        reserve: Arc::new(Ballast(Arc::clone(directory))),
+        reserve: Arc::new(Ballast::new(directory)),
         fatal: fatal.clone(),
     })
     .map_err(|source| NodeError::Io {

@@ -124,6 +124,22 @@ impl Signal {
         self.changed.notify_one();
     }
 
+    /// Waits for a stop or the end of `limit`, whatever work there is.
+    fn pause(&self, limit: Duration) -> Wake {
+        let state = lock(&self.state);
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, limit, |state| !state.is_stopping)
+            .unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            SignalState { has_work: false, is_stopping: true } => Wake::Stop,
+            SignalState { .. } => {
+                state.has_work = false;
+                Wake::Work
+            }
+        }
+    }
+
     /// Waits for work, a stop, or the end of `limit`.
     fn wait(&self, limit: Option<Duration>) -> Wake {
         let state = lock(&self.state);
@@ -321,7 +337,12 @@ fn run_preparer(shared: &Shared) {
     let mut since = shared.clock.monotonic();
     let mut bytes_then = shared.metrics.appended_bytes();
     loop {
-        if shared.prepare.wait(retry.take()) == Wake::Stop {
+        // Whoever waits for a segment asks again and again: a disk without room is not tried as often.
+        let wake = match retry.take() {
+            Some(limit) => shared.prepare.pause(limit),
+            None => shared.prepare.wait(None),
+        };
+        if wake == Wake::Stop {
             return;
         }
         while let Some(job) = shared.shard.next_prepare() {
@@ -341,10 +362,13 @@ fn run_preparer(shared: &Shared) {
                 Ok(Prepared::DiskFull) => {
                     let reason = reason.unwrap_or_default();
                     debug!(shard = shared.number, reason, "no segment can be prepared for now");
-                    retry = Some(FULL_DISK_RETRY);
                     if !has_released && shared.shard.has_unflushed() {
                         has_released = release(shared);
+                        if has_released {
+                            continue;
+                        }
                     }
+                    retry = Some(FULL_DISK_RETRY);
                     break;
                 }
                 Err(source) => {
@@ -356,6 +380,7 @@ fn run_preparer(shared: &Shared) {
         }
         if has_released && retry.is_none() {
             has_released = shared.reserve.restore().is_err();
+            shared.shard.on_reserve(has_released);
             retry = has_released.then_some(FULL_DISK_RETRY);
         }
     }
@@ -363,9 +388,15 @@ fn run_preparer(shared: &Shared) {
 
 /// What was admitted before the disk filled up gets the room set aside for it.
 fn release(shared: &Shared) -> bool {
-    warn!(shard = shared.number, "disk is full: giving up the reserve for what was admitted");
+    warn!(
+        shard = shared.number,
+        "no room for another segment: giving up the reserve for what was admitted"
+    );
     match shared.reserve.release() {
-        Ok(()) => true,
+        Ok(()) => {
+            shared.shard.on_reserve(true);
+            true
+        }
         Err(error) => {
             error!(shard = shared.number, %error, "the reserve cannot be given up");
             false

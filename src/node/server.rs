@@ -1,5 +1,5 @@
-//! The gRPC server: one builder for the node and for the bench's echo, so that both are measured
-//! alike.
+//! The gRPC server: connections, their windows, frames and limits. The bench's echo has the same windows
+//! and frames, so that both are measured alike.
 
 use std::{
     io,
@@ -49,7 +49,7 @@ const PREFACE_BYTES: usize = 24;
 const SERVICES: [&str; 4] = ["", "prkdb.v1.Kv", "prkdb.v1.Collections", "prkdb.v1.Admin"];
 
 /// Returns a server with the windows, frames and limits of a node.
-pub fn builder() -> Server {
+fn builder() -> Server {
     Server::builder()
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)

@@ -332,6 +332,11 @@ impl Shard {
         self.log().has_unflushed()
     }
 
+    /// As [`Log::on_reserve`].
+    pub fn on_reserve(&self, is_on_reserve: bool) {
+        self.log().on_reserve(is_on_reserve);
+    }
+
     /// As [`Log::disk_is_full`].
     pub fn disk_is_full(&self) -> bool {
         self.log().disk_is_full()

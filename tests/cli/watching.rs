@@ -50,8 +50,8 @@ fn a_view_waits_for_a_node_that_went_away() {
     assert!(lines.next().unwrap().unwrap().contains("\"health\":"));
     let mut warnings = BufReader::new(child.stderr.take().unwrap()).lines();
     let home = node.killed();
-    let warning = warnings.next().unwrap().unwrap();
-    assert!(warning.contains("could be reached"), "{warning}");
+    // What was under way may have broken before.
+    assert!(warnings.any(|line| line.unwrap().contains("could be reached")), "it gave up");
     assert_eq!(child.try_wait().unwrap(), None, "it asks again");
     child.kill().unwrap();
     child.wait().unwrap();

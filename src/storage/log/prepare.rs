@@ -43,6 +43,8 @@ pub(super) struct Preparation {
     /// A segment has been filled.
     has_rolled: bool,
     is_full: bool,
+    /// What was set aside for a full disk is in use.
+    is_on_reserve: bool,
     /// Number of the next segment to be created.
     pub(super) next_number: u64,
     /// Bytes of all segments, which give the size of the next one.
@@ -274,11 +276,18 @@ impl Log {
         Ok(Prepared::Ready)
     }
 
+    /// Hears that what was set aside for a full disk is in use, for what was admitted alone, or is
+    /// there again.
+    pub fn on_reserve(&mut self, is_on_reserve: bool) {
+        self.preparation.is_on_reserve = is_on_reserve;
+    }
+
     /// Returns whether writes must be refused: no segment can be prepared and little room is left.
     pub fn disk_is_full(&self) -> bool {
         let room = self.room();
         let reserved = ROOM_RESERVED.min(self.options.segment_bytes_max / 2);
-        self.preparation.is_full && room.saturating_sub(self.pending_bytes) < reserved
+        self.preparation.is_on_reserve
+            || (self.preparation.is_full && room.saturating_sub(self.pending_bytes) < reserved)
     }
 
     fn room(&self) -> u64 {
