@@ -14,6 +14,12 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
+until_ready() {
+  until grep -q '^prkdb ready' "$work/ready"; do
+    kill -0 "$node" || fail "$1"
+    sleep 0.01
+  done
+}
 fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
 
 for tool in losetup mkfs.ext4 mount mountpoint fallocate strace; do
@@ -31,10 +37,7 @@ fallocate -l 60M "$work/disk/filler"
 "$binary" serve --listen 127.0.0.1:0 --http none --data-dir "$work/disk/data" \
   --segment-bytes 16MiB >"$work/ready" 2>"$work/log" &
 node=$!
-until grep -q '^prkdb ready' "$work/ready"; do
-  kill -0 "$node" || fail "the node did not start"
-  sleep 0.01
-done
+until_ready "the node did not start"
 PRKDB_SERVER=$(sed -n 's/.*grpc=\([^ ]*\).*/\1/p' "$work/ready")
 export PRKDB_SERVER
 prkdb() { "$binary" "$@"; }
@@ -70,10 +73,7 @@ wait "$node" 2>/dev/null || true
 "$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
   --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
 node=$!
-until grep -q '^prkdb ready' "$work/ready"; do
-  kill -0 "$node" || fail "the node did not start again"
-  sleep 0.01
-done
+until_ready "the node did not start again"
 prkdb get "key-$last" --raw | cmp - "$work/value" || fail "an acknowledged value is gone"
 echo "space came back: writes went on by themselves; all there after kill -9"
 
@@ -86,10 +86,7 @@ strace -f -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO:when=60+
   "$binary" serve --listen 127.0.0.1:0 --http none --data-dir "$work/data" \
   >"$work/ready" 2>"$work/log" &
 node=$!
-until grep -q '^prkdb ready' "$work/ready"; do
-  kill -0 "$node" || fail "the node did not start under strace"
-  sleep 0.01
-done
+until_ready "the node did not start under strace"
 PRKDB_SERVER=$(sed -n 's/.*grpc=\([^ ]*\).*/\1/p' "$work/ready")
 code=0 last=0
 for n in $(seq 200); do
@@ -106,10 +103,7 @@ grep '^prkdb: ' "$work/log" | grep -q 'Input/output error\|input/output error' |
 "$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/data" \
   >"$work/ready" 2>>"$work/log" &
 node=$!
-until grep -q '^prkdb ready' "$work/ready"; do
-  kill -0 "$node" || fail "the node did not start after a failed sync"
-  sleep 0.01
-done
+until_ready "the node did not start after a failed sync"
 for n in $(seq "$last"); do
   [ "$(prkdb get "synced-$n")" = "$n" ] || fail "synced-$n was acknowledged and is gone"
 done

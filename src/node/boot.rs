@@ -121,7 +121,7 @@ pub(super) fn open_shards(
 ) -> Result<Vec<(u32, Arc<Shard>)>, NodeError> {
     let data_dir = directory.path();
     let mut judged = Vec::new();
-    for number in existing_shards(&RealDisk, data_dir)? {
+    for number in existing_shards(data_dir)? {
         judged.push((number, judge_shard(node, data_dir, number)?));
     }
     if judged.is_empty() {
@@ -149,8 +149,8 @@ pub(super) fn open_shards(
 }
 
 /// Returns the numbers of the shards in a directory, which rise by one from 0.
-pub(super) fn existing_shards(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<u32>, NodeError> {
-    let names = disk.list(data_dir).map_err(|source| NodeError::Io {
+pub(super) fn existing_shards(data_dir: &Path) -> Result<Vec<u32>, NodeError> {
+    let names = RealDisk.list(data_dir).map_err(|source| NodeError::Io {
         action: "list",
         path: data_dir.to_path_buf(),
         source,
@@ -295,7 +295,9 @@ impl Reserve for Ballast {
     }
 
     fn restore(&self) -> io::Result<()> {
-        self.open_spare()?;
+        if self.spare().is_empty() {
+            self.open_spare()?;
+        }
         self.directory.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
     }
 }

@@ -13,6 +13,8 @@ use super::{
 
 /// Batches that a reader keeps. Neighbouring keys of one load lie in a batch for each partition.
 const KEPT_MAX: usize = 16;
+/// Bytes of the batches that a reader keeps, beside the one it reads from.
+const KEPT_BYTES_MAX: usize = 2 << 20;
 
 /// Reads the values of many leaves: a batch that was read lately is not read, decompressed and walked
 /// again for each of its records.
@@ -25,7 +27,7 @@ pub struct ValueReader {
 /// A batch with the places of its records.
 #[derive(Debug)]
 struct Kept {
-    segment: u32,
+    segment: Arc<Segment>,
     position: u32,
     records: Records,
     starts: Vec<u32>,
@@ -42,27 +44,39 @@ impl ValueReader {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn read(&mut self, leaf: Leaf) -> Result<Found, StorageError> {
+        let is_kept = |kept: &&Kept| {
+            (kept.segment.number, kept.position) == (u64::from(leaf.segment), leaf.position)
+        };
+        if let Some(kept) = self.kept.iter().find(is_kept) {
+            return kept.read(leaf);
+        }
         let segment = segment(self.shard.segments(), leaf)?;
-        let is_kept = |kept: &Kept| (kept.segment, kept.position) == (leaf.segment, leaf.position);
-        let at = match self.kept.iter().position(is_kept) {
-            Some(at) => at,
-            None => {
-                let records = records(&segment, leaf)?;
-                let starts = records.starts().map_err(|error| damaged(&segment, leaf, &error))?;
-                let (segment, position) = (leaf.segment, leaf.position);
-                self.kept.truncate(KEPT_MAX - 1);
-                self.kept.push_front(Kept { segment, position, records, starts });
-                0
-            }
-        };
-        let Some(Kept { records, starts, .. }) = self.kept.get(at) else {
-            return Err(corrupt(&segment, leaf, "no batch"));
-        };
-        let start = starts
+        let records = records(&segment, leaf)?;
+        let starts = records.starts().map_err(|error| damaged(&segment, leaf, &error))?;
+        let kept = Kept { segment, position: leaf.position, records, starts };
+        let found = kept.read(leaf);
+        self.kept.truncate(KEPT_MAX - 1);
+        while self.kept.iter().map(Kept::bytes).sum::<usize>() > KEPT_BYTES_MAX {
+            self.kept.pop_back();
+        }
+        self.kept.push_front(kept);
+        found
+    }
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.records.payload_len() + self.starts.len() * size_of::<u32>()
+    }
+
+    fn read(&self, leaf: Leaf) -> Result<Found, StorageError> {
+        let start = self
+            .starts
             .get(usize::from(leaf.ordinal))
-            .ok_or_else(|| corrupt(&segment, leaf, "fewer records"))?;
-        let record = records.get_at(*start).map_err(|error| damaged(&segment, leaf, &error))?;
-        found(&segment, leaf, records, &record)
+            .ok_or_else(|| corrupt(&self.segment, leaf, "fewer records"))?;
+        let record =
+            self.records.get_at(*start).map_err(|error| damaged(&self.segment, leaf, &error))?;
+        found(&self.segment, leaf, &self.records, &record)
     }
 }
 
