@@ -23,7 +23,10 @@ use crate::{
         security::{Action, Resource},
         service::Context,
     },
-    storage::{kv::catalog::CollectionEntry, sequencer::WriteRequest},
+    storage::{
+        kv::catalog::{Catalog, CollectionEntry},
+        sequencer::WriteRequest,
+    },
 };
 
 /// Partition numbers are given out once for ever; the catalogue remembers each.
@@ -116,13 +119,13 @@ async fn propose(node: &Node, shard: u32, commands: Vec<ShardCommand>) -> Result
     node.write(shard, WriteRequest::Control { commands, timestamp_ms }, None).await.map(drop)
 }
 
-/// Gives every partition a number and a shard.
-fn place(node: &Node, settings: &CollectionSettings) -> Vec<PartitionPlace> {
+/// Gives every partition from `from` on a number and a shard.
+fn place(node: &Node, settings: &CollectionSettings, from: u32) -> Vec<PartitionPlace> {
     let first = node.catalog().next_partition();
     let data_shards = u32::try_from(node.shards().len()).unwrap_or(u32::MAX).saturating_sub(1);
-    (0..settings.partitions)
+    (from..settings.partitions)
         .map(|number| PartitionPlace {
-            partition: first + number,
+            partition: first + (number - from),
             number,
             shard: match settings.placement {
                 Placement::Spread => 1 + number % data_shards.max(1),
@@ -186,6 +189,16 @@ fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardComm
     ShardCommand { id: place.partition.into(), version, change: Some(change) }
 }
 
+/// Refuses to give out more numbers of partitions than there are.
+fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), Failure> {
+    if u64::from(catalog.next_partition()) + u64::from(wanted) <= PARTITIONS_EVER_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)");
+    Err(Failure::new(ErrorCode::Overloaded, message))
+}
+
 /// Creates a collection; returns its row and whether it is new.
 async fn create(
     node: &Node,
@@ -204,20 +217,14 @@ async fn create(
         tell_shards(node, known).await?;
         return Ok((known.clone(), false));
     }
-    let given = u64::from(catalog.next_partition()) + u64::from(settings.partitions);
-    if given > PARTITIONS_EVER_MAX {
-        let message = format!(
-            "partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)"
-        );
-        return Err(Failure::new(ErrorCode::Overloaded, message));
-    }
+    check_numbers_left(&catalog, settings.partitions)?;
     let row = CollectionEntry {
         id: catalog.next_collection(),
         version: 1,
         name,
         settings,
         created_ms: node.clock().wall_ms(),
-        partitions: place(node, &settings),
+        partitions: place(node, &settings, 0),
         is_dropped: false,
     };
     put_row(node, &row).await?;
@@ -260,6 +267,44 @@ async fn outlive<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let stopped = || Failure::unknown("the node stopped before the catalogue was changed");
     tokio::spawn(change).await.unwrap_or_else(|_| Err(stopped()))
+}
+
+/// Gives a collection more partitions; returns its row and whether that changed it.
+async fn alter(
+    node: &Node,
+    name: &CollectionName,
+    partitions: Option<u32>,
+) -> Result<(CollectionEntry, bool), Failure> {
+    let _one_at_a_time = node.admin_lock().lock().await;
+    let route = node.route(name.as_str())?;
+    let known = &route.collection;
+    let partitions = partitions.unwrap_or(known.settings.partitions);
+    if partitions == known.settings.partitions {
+        // A change that was interrupted is finished by the same request.
+        tell_shards(node, known).await?;
+        return Ok((known.clone(), false));
+    }
+    let refused = |reason: String| {
+        let message = format!("collection '{}': {reason}", name.as_str());
+        Failure::new(ErrorCode::AlterRefused, message)
+    };
+    if route.is_keyed() {
+        let reason = "it has a key index: other partitions would be other places for its keys";
+        return Err(refused(reason.to_owned())
+            .with_hint("create another collection with the partitions wanted, and copy"));
+    }
+    if partitions < known.settings.partitions {
+        let now = known.settings.partitions;
+        return Err(refused(format!("it has {now} partitions: fewer would lose records")));
+    }
+    let settings = CollectionSettings { partitions, ..known.settings };
+    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    check_numbers_left(&node.catalog(), partitions - known.settings.partitions)?;
+    let mut row = CollectionEntry { version: known.version + 1, settings, ..known.clone() };
+    row.partitions.extend(place(node, &settings, known.settings.partitions));
+    put_row(node, &row).await?;
+    tell_shards(node, &row).await?;
+    Ok((row, true))
 }
 
 /// Drops a collection.
@@ -335,6 +380,23 @@ impl Collections for CollectionsService {
             Ok(v1::DescribeCollectionReply { state })
         };
         self.context.answer_read(Method::DescribeCollection, described).await
+    }
+
+    async fn alter(
+        &self,
+        request: Request<v1::AlterCollectionRequest>,
+    ) -> Result<Response<v1::AlterCollectionReply>, Status> {
+        let v1::AlterCollectionRequest { name, partitions } = request.into_inner();
+        let node = &self.context.node;
+        let altered = async {
+            self.context.authorise(Action::Manage, Resource::Collection(&name))?;
+            let (work, name) = (Arc::clone(node), parse_own_name(&name)?);
+            let (row, changed) =
+                outlive(async move { alter(&work, &name, partitions).await }).await?;
+            let collection = Some(describe::collection(node, &row));
+            Ok(v1::AlterCollectionReply { collection, changed })
+        };
+        self.context.answer(Method::AlterCollection, altered).await
     }
 
     async fn drop(

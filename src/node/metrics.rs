@@ -67,12 +67,22 @@ methods! {
     BatchPut = "Kv/BatchPut";
     /// A scan, up to its first page.
     Scan = "Kv/Scan";
+    /// A batch of a stream, or the opening of one.
+    Produce = "Stream/Produce";
+    /// The opening of a stream of batches to be read.
+    Fetch = "Stream/Fetch";
+    /// A question for offsets.
+    ListOffsets = "Stream/ListOffsets";
+    /// The list of consumer groups.
+    ListGroups = "Groups/ListGroups";
     /// The list of collections.
     ListCollections = "Collections/List";
     /// The creation of a collection.
     CreateCollection = "Collections/Create";
     /// The description of a collection.
     DescribeCollection = "Collections/Describe";
+    /// A change of a collection.
+    AlterCollection = "Collections/Alter";
     /// The end of a collection.
     DropCollection = "Collections/Drop";
     /// Where things are.

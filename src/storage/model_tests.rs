@@ -19,7 +19,7 @@ use super::{
         entry::{Entry, LogId, Payload},
     },
     sequencer::{
-        Answer, BatchRules, CheckedBatch, Condition, Sequencer, SequencerLimits, Verdict,
+        Answer, CheckedBatch, Condition, KeyRules, Keyless, Sequencer, SequencerLimits, Verdict,
         WriteRequest,
     },
 };
@@ -199,15 +199,16 @@ fn batch(
     for (key, value) in records {
         builder.push(4, Some(key), value.as_deref(), &[]).unwrap();
     }
-    let rules = BatchRules {
-        key_bytes_max: 100,
+    let rules = KeyRules {
+        bytes_max: 100,
         value_bytes_max: 1000,
         records_max: 4096,
         decompressed_bytes_max: 1 << 20,
         number: partition,
-        partition_of: Some(&partition_of),
+        partition_of: &partition_of,
+        keyless: Keyless::Refused,
     };
-    let batch = CheckedBatch::check(builder.finish().unwrap().to_bytes(), &rules).unwrap();
+    let batch = CheckedBatch::check(builder.finish().unwrap().to_bytes(), Some(&rules)).unwrap();
     WriteRequest::Batch { partition, collection: COLLECTION, batch }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use prkdb_proto::v1::{
-    self, admin_server, batch_put_reply as reply, batch_put_request as request, collections_server,
-    exchange_reply::Result as Answer, exchange_request::Operation, kv_server,
+    self, admin_server, collections_server, exchange_reply::Result as Answer,
+    exchange_request::Operation, kv_server, produce_reply as reply, produce_request as request,
     put_request::Condition, scan_reply::Row,
 };
 use prkdb_types::{Batch, DecompressLimit, PartitionTable, Partitioner};
@@ -352,6 +352,13 @@ impl collections_server::Collections for Service {
         Ok(Response::new(v1::DescribeCollectionReply { state: Some(state) }))
     }
 
+    async fn alter(
+        &self,
+        _: Request<v1::AlterCollectionRequest>,
+    ) -> Result<Response<v1::AlterCollectionReply>, Status> {
+        Err(Status::unimplemented("alter"))
+    }
+
     async fn drop(
         &self,
         request: Request<v1::DropCollectionRequest>,
@@ -411,18 +418,18 @@ impl kv_server::Kv for Service {
         Ok(Response::new(Box::pin(replies)))
     }
 
-    type BatchPutStream = Replies<v1::BatchPutReply>;
+    type BatchPutStream = Replies<v1::ProduceReply>;
 
     async fn batch_put(
         &self,
-        request: Request<Streaming<v1::BatchPutRequest>>,
+        request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
         let state = Arc::clone(&self.0);
         let (sender, replies) = tokio::sync::mpsc::channel(64);
         let mut requests = request.into_inner();
         tokio::spawn(async move {
             let say = async |message| {
-                let reply = v1::BatchPutReply { message: Some(message) };
+                let reply = v1::ProduceReply { message: Some(message) };
                 sender.send(Ok(reply)).await.is_ok()
             };
             while let Some(Ok(request)) = requests.next().await {

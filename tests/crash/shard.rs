@@ -17,7 +17,7 @@ use prkdb::storage::{
         entry::{Entry, LogId, Payload},
     },
     sequencer::{
-        Answer, BatchRules, CheckedBatch, Condition, Sequencer, SequencerLimits, Verdict,
+        Answer, CheckedBatch, Condition, KeyRules, Keyless, Sequencer, SequencerLimits, Verdict,
         WriteRequest,
     },
 };
@@ -201,16 +201,17 @@ impl Load {
             records.push((key, value));
         }
         let count = i32::try_from(records.len()).unwrap();
-        let rules = BatchRules {
-            key_bytes_max: 100,
+        let rules = KeyRules {
+            bytes_max: 100,
             value_bytes_max: 1000,
             records_max: 4096,
             decompressed_bytes_max: 1 << 20,
             number: partition,
-            partition_of: Some(&partition_of),
+            partition_of: &partition_of,
+            keyless: Keyless::Refused,
         };
         let bytes = builder.finish().unwrap().to_bytes();
-        let batch = CheckedBatch::check(bytes, &rules).unwrap();
+        let batch = CheckedBatch::check(bytes, Some(&rules)).unwrap();
         let request = WriteRequest::Batch { partition, collection: COLLECTION, batch };
         let offset = self.accept(&request).unwrap();
         for (version, (key, value)) in (offset..).zip(records) {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use prkdb_proto::v1::{
-    BatchPutReply, BatchPutRequest,
-    batch_put_reply::{Message as Reply, Opened},
-    batch_put_request::{Batch, Message as Ask, Open},
+    ProduceReply, ProduceRequest,
+    produce_reply::{Message as Reply, Opened},
+    produce_request::{Batch, Message as Ask, Open},
 };
 use prkdb_types::{BatchBuilder, Compression, ProducerStamp, sequence_after};
 use tokio::sync::mpsc;
@@ -15,22 +15,20 @@ use crate::rig::{NOT_APPLIED, Rig, get, keys_of, refused};
 
 /// One stream, opened.
 struct Stream {
-    requests: mpsc::Sender<BatchPutRequest>,
-    replies: Streaming<BatchPutReply>,
+    requests: mpsc::Sender<ProduceRequest>,
+    replies: Streaming<ProduceReply>,
     opened: Opened,
     sequence: [i32; 3],
 }
 
-async fn raw(
-    rig: &Rig,
-) -> Result<(mpsc::Sender<BatchPutRequest>, Streaming<BatchPutReply>), Status> {
+async fn raw(rig: &Rig) -> Result<(mpsc::Sender<ProduceRequest>, Streaming<ProduceReply>), Status> {
     let (requests, queue) = mpsc::channel(64);
     let replies = rig.kv().batch_put(ReceiverStream::new(queue)).await?.into_inner();
     Ok((requests, replies))
 }
 
-fn open(collection: &str) -> BatchPutRequest {
-    BatchPutRequest { message: Some(Ask::Open(Open { collection: collection.to_owned() })) }
+fn open(collection: &str) -> ProduceRequest {
+    ProduceRequest { message: Some(Ask::Open(Open { collection: collection.to_owned() })) }
 }
 
 impl Stream {
@@ -58,7 +56,7 @@ impl Stream {
 
     async fn send(&self, id: u64, partition: u32, batch: Bytes) {
         let message = Some(Ask::Batch(Batch { id, partition, batch }));
-        self.requests.send(BatchPutRequest { message }).await.unwrap();
+        self.requests.send(ProduceRequest { message }).await.unwrap();
     }
 
     /// The next batch of the stream's producer for a partition.
@@ -238,8 +236,8 @@ async fn a_full_batch_of_a_keyed_partition_is_taken() {
 async fn a_stream_begins_with_its_collection_and_names_it_once() {
     let rig = Rig::start().await;
     for messages in [
-        vec![BatchPutRequest { message: Some(Ask::Batch(Batch::default())) }],
-        vec![BatchPutRequest { message: None }],
+        vec![ProduceRequest { message: Some(Ask::Batch(Batch::default())) }],
+        vec![ProduceRequest { message: None }],
         vec![open("default"), open("default")],
     ] {
         let (requests, queue) = mpsc::channel(4);
@@ -261,7 +259,7 @@ async fn a_stream_begins_with_its_collection_and_names_it_once() {
     rig.stop().await;
 }
 
-async fn first_error(rig: &Rig, queue: mpsc::Receiver<BatchPutRequest>) -> Status {
+async fn first_error(rig: &Rig, queue: mpsc::Receiver<ProduceRequest>) -> Status {
     match rig.kv().batch_put(ReceiverStream::new(queue)).await {
         Err(status) => status,
         Ok(reply) => {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use prkdb_proto::v1::{
-    BatchPutRequest, DropCollectionRequest, ExchangeRequest, GetRequest, MetricsRequest,
-    batch_put_reply::Message as Reply,
-    batch_put_request::{Batch, Message as Ask, Open},
+    DropCollectionRequest, ExchangeRequest, GetRequest, MetricsRequest, ProduceRequest,
     exchange_reply::Result as Answer,
     exchange_request::Operation,
+    produce_reply::Message as Reply,
+    produce_request::{Batch, Message as Ask, Open},
 };
 use prkdb_types::{BatchBuilder, Compression, ProducerStamp};
 use rustix::process::Signal;
@@ -20,8 +20,8 @@ use tonic_health::pb::{
 
 use crate::rig::{Rig, detail, get, keys_of, put, refused};
 
-fn open() -> BatchPutRequest {
-    BatchPutRequest { message: Some(Ask::Open(Open { collection: "default".to_owned() })) }
+fn open() -> ProduceRequest {
+    ProduceRequest { message: Some(Ask::Open(Open { collection: "default".to_owned() })) }
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_batch_without_a_producer_is_refused_and_stores_nothing() {
     let key = keys_of(0, 3, 0, 1).remove(0);
     builder.push(1, Some(key.as_bytes()), Some(b"v"), &[]).unwrap();
     let batch = Batch { id: 9, partition: 0, batch: builder.finish().unwrap().to_bytes() };
-    let asks = [open(), BatchPutRequest { message: Some(Ask::Batch(batch)) }];
+    let asks = [open(), ProduceRequest { message: Some(Ask::Batch(batch)) }];
     let mut answers = rig.kv().batch_put(tokio_stream::iter(asks)).await.unwrap().into_inner();
     let mut failed = None;
     while let Some(answer) = answers.message().await.unwrap() {

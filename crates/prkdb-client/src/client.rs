@@ -193,6 +193,55 @@ impl Client {
         reply.state.ok_or_else(|| incomplete("a collection"))
     }
 
+    /// Gives a collection without key index more partitions; `changed` is false where it has so many.
+    ///
+    /// # Errors
+    /// `NotFound` where no collection has that name; `Conflict` for one with a key index, and for fewer.
+    pub async fn alter_collection(
+        &self,
+        name: &str,
+        partitions: Option<u32>,
+    ) -> Result<v1::AlterCollectionReply, ClientError> {
+        let attempts = self.attempts("alter collection", Effect::Repeatable);
+        let message = v1::AlterCollectionRequest { name: name.to_owned(), partitions };
+        let call =
+            |link: Arc<Link>, request| async move { link.collections().alter(request).await };
+        let reply = self.shared.call(attempts, message, call).await?;
+        if let Some(known) = self.shared.routes.known(name) {
+            self.shared.routes.forget(&known);
+        }
+        Ok(reply)
+    }
+
+    /// Turns places in partitions into offsets, in the order asked. Without items, every partition is
+    /// told with its start and end.
+    ///
+    /// # Errors
+    /// `NotFound` where the collection or a partition does not exist.
+    pub async fn list_offsets(
+        &self,
+        collection: &str,
+        items: Vec<v1::list_offsets_request::Item>,
+    ) -> Result<Vec<v1::list_offsets_reply::Item>, ClientError> {
+        let attempts = self.attempts("list offsets", Effect::None);
+        let message = v1::ListOffsetsRequest { collection: collection.to_owned(), items };
+        let call =
+            |link: Arc<Link>, request| async move { link.stream().list_offsets(request).await };
+        Ok(self.shared.call(attempts, message, call).await?.items)
+    }
+
+    /// Lists the consumer groups, by name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list_groups(&self) -> Result<Vec<v1::Group>, ClientError> {
+        let attempts = self.attempts("list groups", Effect::None);
+        let message = v1::ListGroupsRequest {};
+        let call =
+            |link: Arc<Link>, request| async move { link.groups().list_groups(request).await };
+        Ok(self.shared.call(attempts, message, call).await?.groups)
+    }
+
     /// Drops a collection with everything in it.
     ///
     /// # Errors

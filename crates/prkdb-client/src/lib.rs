@@ -40,7 +40,7 @@ mod error;
 
 pub use address::{DEFAULT_PORT, Endpoint};
 pub use batch::{
-    Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Slot,
+    Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Purpose, Slot,
     WriterOptions,
 };
 pub use client::{Client, Health, Listing};

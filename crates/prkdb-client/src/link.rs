@@ -15,7 +15,8 @@ use std::{
 
 use prkdb_proto::v1::{
     MetadataReply, MetadataRequest, admin_client::AdminClient,
-    collections_client::CollectionsClient, exchange_reply, exchange_request, kv_client::KvClient,
+    collections_client::CollectionsClient, exchange_reply, exchange_request,
+    groups_client::GroupsClient, kv_client::KvClient, stream_client::StreamClient,
 };
 use prkdb_types::ErrorCode;
 use tokio::{sync::OnceCell, time::timeout};
@@ -128,6 +129,14 @@ impl Link {
     pub(crate) fn kv(&self) -> KvClient<Channel> {
         // A channel's clone shares the connection.
         KvClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn stream(&self) -> StreamClient<Channel> {
+        StreamClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn collections(&self) -> CollectionsClient<Channel> {

@@ -7,8 +7,10 @@ use prost::Message as _;
 
 const FILES: &[&str] = &[
     "prkdb/v1/error.proto",
+    "prkdb/v1/stream.proto",
     "prkdb/v1/kv.proto",
     "prkdb/v1/collections.proto",
+    "prkdb/v1/groups.proto",
     "prkdb/v1/admin.proto",
 ];
 

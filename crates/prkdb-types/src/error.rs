@@ -83,6 +83,7 @@ const PERMISSION_DENIED: Option<i32> = Some(7);
 const RESOURCE_EXHAUSTED: Option<i32> = Some(8);
 const FAILED_PRECONDITION: Option<i32> = Some(9);
 const ABORTED: Option<i32> = Some(10);
+const OUT_OF_RANGE: Option<i32> = Some(11);
 const UNIMPLEMENTED: Option<i32> = Some(12);
 const INTERNAL: Option<i32> = Some(13);
 const UNAVAILABLE: Option<i32> = Some(14);
@@ -101,6 +102,8 @@ error_codes! {
     PartitionNotFound = "partition_not_found", NOT_FOUND, NotFound, 3, No;
     /// A collection of that name exists with other settings.
     CollectionExists = "collection_exists", ALREADY_EXISTS, Conflict, 7, No;
+    /// The collection cannot be changed like that.
+    AlterRefused = "alter_refused", FAILED_PRECONDITION, Conflict, 7, No;
     /// The key's version is not the one the write asked for.
     VersionMismatch = "version_mismatch", ABORTED, Conflict, 7, No;
     /// A key must have at least one byte.
@@ -121,6 +124,8 @@ error_codes! {
     WrongPartition = "wrong_partition", INVALID_ARGUMENT, Invalid, 1, No;
     /// The sequence was used before for other bytes.
     SequenceReused = "sequence_reused", INVALID_ARGUMENT, Invalid, 1, No;
+    /// The partition has no such offset: it begins later or ends earlier.
+    OffsetOutOfRange = "offset_out_of_range", OUT_OF_RANGE, Invalid, 1, No;
     /// The sequence leaves a gap.
     OutOfOrder = "out_of_order", FAILED_PRECONDITION, Conflict, 7, No;
     /// The producer is not known here and does not start at sequence 0.

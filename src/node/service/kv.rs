@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    batch_put,
     context::{Caller, Context},
     convert::{self, ReplyShape, Routed, write_reply},
-    exchange, scan,
+    exchange,
+    produce::{self, Road},
+    scan,
 };
 use crate::{
     node::{
@@ -248,16 +249,22 @@ impl Kv for KvService {
         self.context.answer(Method::Exchange, opened).await
     }
 
-    type BatchPutStream = Replies<v1::BatchPutReply>;
+    type BatchPutStream = Replies<v1::ProduceReply>;
 
     async fn batch_put(
         &self,
-        request: Request<Streaming<v1::BatchPutRequest>>,
+        request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
         let opened = async {
             self.admit_stream()?;
             let (caller, stop) = (Caller::of(&request), self.stop.clone());
-            Ok(batch_put::serve(self.context.clone(), caller, request.into_inner(), stop))
+            Ok(produce::serve(
+                Road::BatchPut,
+                self.context.clone(),
+                caller,
+                request.into_inner(),
+                stop,
+            ))
         };
         // Batches are counted, each by itself; so is a stream that is not opened.
         match opened.await {

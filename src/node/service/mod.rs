@@ -2,11 +2,11 @@
 //!
 //! Does not know: how a write is decided, who leads, what a terminal shows.
 
-mod batch_put;
 mod context;
 mod convert;
 mod exchange;
 mod kv;
+mod produce;
 mod scan;
 mod status;
 #[cfg(test)]

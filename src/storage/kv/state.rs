@@ -312,7 +312,8 @@ impl Index {
         let mut replaced = None;
         for (ordinal, record) in records.iter().enumerate() {
             let record = record.map_err(|error| error.to_string())?;
-            let key = record.key.ok_or_else(|| format!("record {ordinal} has no key"))?;
+            // A record without a key is an event: it is read by its offset alone.
+            let Some(key) = record.key else { continue };
             replaced = match record.value {
                 None => self.tree.remove(key),
                 Some(_) => {

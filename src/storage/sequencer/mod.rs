@@ -22,7 +22,7 @@ use prkdb_types::{
 
 use self::overlay::{Known, Overlay};
 pub use self::request::{
-    Answer, BatchRules, CheckedBatch, Condition, Refusal, Verdict, WriteRequest, check_key,
+    Answer, CheckedBatch, Condition, KeyRules, Keyless, Refusal, Verdict, WriteRequest, check_key,
     check_value,
 };
 use super::{
@@ -158,8 +158,8 @@ impl Sequencer {
                 single(*producer, *timestamp_ms, key, None)
                     .and_then(|batch| self.decide_delete(state, &write, batch))
             }
-            WriteRequest::Batch { partition, batch, .. } => {
-                self.decide_batch(state, *partition, batch)
+            WriteRequest::Batch { partition, collection, batch } => {
+                self.decide_batch(state, *partition, *collection, batch)
             }
             WriteRequest::Control { commands, timestamp_ms } => {
                 self.decide_control(state, commands, *timestamp_ms)
@@ -302,15 +302,20 @@ impl Sequencer {
         &mut self,
         state: &State,
         partition: u32,
+        collection: u32,
         checked: &CheckedBatch,
     ) -> Result<Verdict, Verdict> {
         let target = self.target(state, partition)?;
         self.check_window(state, partition, &checked.header)?;
-        if state.index_bytes() > self.limits.index_bytes_max {
+        let is_keyed = state.has_index(collection);
+        if is_keyed && state.index_bytes() > self.limits.index_bytes_max {
             return Err(self.index_memory(state));
         }
+        // The clone counts a reference.
         let verdict = self.accept(state, &target, checked.batch.clone(), &checked.header)?;
-        self.overlay.write_opaque(self.gathering, partition);
+        if is_keyed {
+            self.overlay.write_opaque(self.gathering, partition);
+        }
         Ok(verdict)
     }
 

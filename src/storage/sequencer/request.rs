@@ -135,20 +135,31 @@ impl Refusal {
     }
 }
 
-/// What batches of a partition must keep to.
-pub struct BatchRules<'a> {
+/// What the records of a partition with a key index must keep to.
+pub struct KeyRules<'a> {
     /// Longest key in bytes.
-    pub key_bytes_max: usize,
+    pub bytes_max: usize,
     /// Longest value in bytes.
     pub value_bytes_max: usize,
-    /// Most records of a batch of a partition with a key index.
+    /// Most records of a batch.
     pub records_max: u32,
     /// Most bytes of a batch when decompressed.
     pub decompressed_bytes_max: usize,
     /// The partition's number in its collection.
     pub number: u32,
-    /// The number of the partition that a key belongs to; `None` without a key index.
-    pub partition_of: Option<&'a dyn Fn(&[u8]) -> u32>,
+    /// The number of the partition that a key belongs to.
+    pub partition_of: &'a dyn Fn(&[u8]) -> u32,
+    /// What becomes of a record without a key.
+    pub keyless: Keyless,
+}
+
+/// What becomes of a record without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyless {
+    /// It is refused.
+    Refused,
+    /// It is an event that no index knows.
+    Allowed,
 }
 
 /// A batch whose checksum and records were checked.
@@ -159,35 +170,23 @@ pub struct CheckedBatch {
 }
 
 impl CheckedBatch {
-    /// Checks a batch as it came from a client.
+    /// Checks a batch as it came from a client. Without rules for keys its records are not looked at.
     ///
     /// # Errors
     /// A [`Refusal`] that names the record where there is one to blame.
-    pub fn check(bytes: Bytes, rules: &BatchRules<'_>) -> Result<Self, Refusal> {
+    pub fn check(bytes: Bytes, keys: Option<&KeyRules<'_>>) -> Result<Self, Refusal> {
         let refuse =
             |error: &prkdb_types::BatchError| Refusal::new(error.code(), error.to_string());
         let batch = Batch::parse(bytes).map_err(|error| refuse(&error))?;
-        batch.verify_crc().map_err(|error| refuse(&error))?;
         let header = batch.header();
+        if !header.has_producer() {
+            let message = "a batch of a stream must have producer, epoch and sequence";
+            return Err(Refusal::new(ErrorCode::BatchInvalid, message));
+        }
+        batch.verify_crc().map_err(|error| refuse(&error))?;
         header.check_produced().map_err(|error| refuse(&error))?;
-        if let Some(partition_of) = rules.partition_of {
-            if header.record_count() > rules.records_max {
-                let message = format!(
-                    "batch has {} records, limit {} with a key index",
-                    header.record_count(),
-                    rules.records_max
-                );
-                return Err(Refusal::new(ErrorCode::BatchInvalid, message));
-            }
-            let limit = DecompressLimit::new(rules.decompressed_bytes_max);
-            let records = batch.records(limit).map_err(|error| refuse(&error))?;
-            for (number, record) in records.iter().enumerate() {
-                let record = record.map_err(|error| refuse(&error))?;
-                let refusal = check_record(record.key, record.value, rules, partition_of);
-                if let Err(Refusal { code, message, .. }) = refusal {
-                    return Err(Refusal::new(code, format!("record {number}: {message}")));
-                }
-            }
+        if let Some(rules) = keys {
+            rules.check(&batch, &header)?;
         }
         Ok(Self { batch, header })
     }
@@ -203,21 +202,44 @@ impl CheckedBatch {
     }
 }
 
-fn check_record(
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    rules: &BatchRules<'_>,
-    partition_of: &dyn Fn(&[u8]) -> u32,
-) -> Result<(), Refusal> {
-    let key = key.unwrap_or_default();
-    check_key(key, rules.key_bytes_max)?;
-    check_value(value.unwrap_or_default(), rules.value_bytes_max)?;
-    let partition = partition_of(key);
-    if partition != rules.number {
-        let message = format!("its key belongs to partition {partition}, not {}", rules.number);
-        return Err(Refusal::new(ErrorCode::WrongPartition, message));
+impl KeyRules<'_> {
+    fn check(&self, batch: &Batch, header: &BatchHeader) -> Result<(), Refusal> {
+        let refuse =
+            |error: &prkdb_types::BatchError| Refusal::new(error.code(), error.to_string());
+        if header.record_count() > self.records_max {
+            let message = format!(
+                "batch has {} records, limit {} with a key index",
+                header.record_count(),
+                self.records_max
+            );
+            return Err(Refusal::new(ErrorCode::BatchInvalid, message));
+        }
+        let limit = DecompressLimit::new(self.decompressed_bytes_max);
+        let records = batch.records(limit).map_err(|error| refuse(&error))?;
+        for (number, record) in records.iter().enumerate() {
+            let record = record.map_err(|error| refuse(&error))?;
+            if let Err(Refusal { code, message, .. }) = self.check_record(record.key, record.value)
+            {
+                return Err(Refusal::new(code, format!("record {number}: {message}")));
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn check_record(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Refusal> {
+        check_value(value.unwrap_or_default(), self.value_bytes_max)?;
+        if key.is_none() && self.keyless == Keyless::Allowed {
+            return Ok(());
+        }
+        let key = key.unwrap_or_default();
+        check_key(key, self.bytes_max)?;
+        let partition = (self.partition_of)(key);
+        if partition != self.number {
+            let message = format!("its key belongs to partition {partition}, not {}", self.number);
+            return Err(Refusal::new(ErrorCode::WrongPartition, message));
+        }
+        Ok(())
+    }
 }
 
 /// Checks the length of a key.

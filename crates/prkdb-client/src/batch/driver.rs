@@ -8,9 +8,9 @@
 use std::{sync::Arc, time::Duration};
 
 use prkdb_proto::v1::{
-    BatchPutReply, BatchPutRequest, Limits,
-    batch_put_reply::{self, Failed, Opened},
-    batch_put_request,
+    Limits, ProduceReply, ProduceRequest,
+    produce_reply::{self, Failed, Opened},
+    produce_request,
 };
 use prkdb_types::Retry;
 use tokio::{sync::mpsc, time::timeout};
@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     attempts::{Attempts, Effect, Fault, Next},
-    batch::{BatchAnswer, BatchAnswers, window::Windows, writer::Core},
+    batch::{BatchAnswer, BatchAnswers, Purpose, window::Windows, writer::Core},
     client::Client,
     detail,
     error::{ClientError, Outcome},
@@ -47,8 +47,8 @@ pub(super) struct Driver {
 #[derive(Debug)]
 struct Stream {
     link: Arc<Link>,
-    requests: mpsc::Sender<BatchPutRequest>,
-    replies: Streaming<BatchPutReply>,
+    requests: mpsc::Sender<ProduceRequest>,
+    replies: Streaming<ProduceReply>,
 }
 
 /// How a stream came to its end.
@@ -107,7 +107,8 @@ impl Driver {
                 break error;
             }
         };
-        let last = self.core.with(|windows| windows.end(&error));
+        let operation = self.core.purpose.operation();
+        let last = self.core.with(|windows| windows.end(operation, &error));
         self.core.room.notify_waiters();
         for answer in last {
             if answers.send(answer).await.is_err() {
@@ -132,16 +133,20 @@ impl Driver {
         let opening = async {
             let link = pool.at(address).await?;
             let (requests, queue) = mpsc::channel(QUEUE_MAX);
-            let open = batch_put_request::Open { collection: self.core.collection.clone() };
-            let open = batch_put_request::Message::Open(open);
-            let first = BatchPutRequest { message: Some(open) };
+            let open = produce_request::Open { collection: self.core.collection.clone() };
+            let open = produce_request::Message::Open(open);
+            let first = ProduceRequest { message: Some(open) };
             // The queue is empty, so there is a place.
             let _queued = requests.try_send(first);
-            let opened = link.kv().batch_put(ReceiverStream::new(queue)).await;
+            let requests_of_stream = ReceiverStream::new(queue);
+            let opened = match self.core.purpose {
+                Purpose::Puts => link.kv().batch_put(requests_of_stream).await,
+                Purpose::Events => link.stream().produce(requests_of_stream).await,
+            };
             let mut replies = opened.map_err(|status| link.fault(status))?.into_inner();
             let reply = replies.message().await.map_err(|status| link.fault(status))?;
             match reply.and_then(|reply| reply.message) {
-                Some(batch_put_reply::Message::Opened(opened)) => {
+                Some(produce_reply::Message::Opened(opened)) => {
                     Ok((Stream { link, requests, replies }, opened))
                 }
                 Some(_) => Err(link.wrong_answer("the opening of a stream")),
@@ -177,8 +182,8 @@ impl Driver {
                     match place {
                         Ok(place) => {
                             if let Some(batch) = self.core.with(Windows::next_to_send) {
-                                let message = batch_put_request::Message::Batch(batch);
-                                place.send(BatchPutRequest { message: Some(message) });
+                                let message = produce_request::Message::Batch(batch);
+                                place.send(ProduceRequest { message: Some(message) });
                             }
                         }
                         // The transport let go of the queue; the replies will say why.
@@ -211,17 +216,17 @@ impl Driver {
     }
 
     /// Turns a reply into answers.
-    fn take(&self, link: &Link, reply: BatchPutReply) -> Result<Vec<BatchAnswer>, Fault> {
+    fn take(&self, link: &Link, reply: ProduceReply) -> Result<Vec<BatchAnswer>, Fault> {
         match reply.message {
-            Some(batch_put_reply::Message::Ack(ack)) => {
+            Some(produce_reply::Message::Ack(ack)) => {
                 Ok(self.core.with(|windows| windows.ack(ack)))
             }
-            Some(batch_put_reply::Message::Failed(failed)) => self.failed(failed),
-            Some(batch_put_reply::Message::Credit(credit)) => {
+            Some(produce_reply::Message::Failed(failed)) => self.failed(failed),
+            Some(produce_reply::Message::Credit(credit)) => {
                 self.core.with(|windows| windows.add_credit(credit.bytes));
                 Ok(Vec::new())
             }
-            Some(batch_put_reply::Message::Opened(_)) => {
+            Some(produce_reply::Message::Opened(_)) => {
                 Err(link.wrong_answer("one opening of a stream"))
             }
             // A message of a newer server, which this client did not ask for.
@@ -248,7 +253,8 @@ impl Driver {
 
     fn attempts(&self) -> Attempts {
         // What to repeat and what is in doubt is kept by the windows, batch by batch.
-        self.client.shared().attempts("batch-put", Effect::None, self.client.deadline())
+        let operation = self.core.purpose.operation();
+        self.client.shared().attempts(operation, Effect::None, self.client.deadline())
     }
 }
 

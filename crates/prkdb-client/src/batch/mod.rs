@@ -11,7 +11,7 @@ mod window;
 mod writer;
 
 pub use answer::{Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied};
-pub use writer::{BatchWriter, Slot, WriterOptions};
+pub use writer::{BatchWriter, Purpose, Slot, WriterOptions};
 
 #[cfg(test)]
 mod window_tests;

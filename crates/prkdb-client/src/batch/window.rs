@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use prkdb_proto::v1::{
-    batch_put_reply::{Ack, Failed},
-    batch_put_request::Batch,
+    produce_reply::{Ack, Failed},
+    produce_request::Batch,
 };
 use prkdb_types::{ErrorCode, limits::PRODUCER_WINDOW_BATCHES};
 
@@ -275,7 +275,7 @@ impl Windows {
     }
 
     /// Ends the writer: what was sent and not answered may be applied, the rest is not.
-    pub(super) fn end(&mut self, error: &ClientError) -> Vec<BatchAnswer> {
+    pub(super) fn end(&mut self, operation: &'static str, error: &ClientError) -> Vec<BatchAnswer> {
         self.ended = Some(error.clone());
         self.unsent.clear();
         let mut answers = Vec::new();
@@ -283,7 +283,7 @@ impl Windows {
             for waiting in window.batches.drain(..) {
                 let error = if waiting.is_sent || waiting.in_doubt {
                     let reason = error.to_string();
-                    ClientError::UnknownOutcome { operation: "batch-put", reason }
+                    ClientError::UnknownOutcome { operation, reason }
                 } else {
                     error.clone()
                 };

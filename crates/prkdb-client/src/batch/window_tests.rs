@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prkdb_proto::v1::batch_put_reply::Ack;
+use prkdb_proto::v1::produce_reply::Ack;
 use prkdb_types::ErrorCode;
 
 use crate::{
@@ -136,7 +136,7 @@ fn the_end_tells_what_was_sent_from_what_was_not() {
     windows.next_to_send();
     windows.not_applied(0, 1);
     let outcomes: Vec<Option<Outcome>> = windows
-        .end(&ClientError::Unreachable { attempts: Vec::new() })
+        .end("batch-put", &ClientError::Unreachable { attempts: Vec::new() })
         .into_iter()
         .map(|answer| match answer {
             BatchAnswer::Failed(failed) => failed.error.outcome(),

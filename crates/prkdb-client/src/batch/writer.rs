@@ -21,9 +21,31 @@ use crate::{
     lanes::draw_producer_id,
 };
 
+/// What a writer's batches are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Puts: the collection has a key index, and every record a key.
+    #[default]
+    Puts,
+    /// Events: a record may have no key, and the collection no index.
+    Events,
+}
+
+impl Purpose {
+    /// Returns the name of the operation in errors.
+    pub(super) fn operation(self) -> &'static str {
+        match self {
+            Self::Puts => "batch-put",
+            Self::Events => "produce",
+        }
+    }
+}
+
 /// How a writer begins.
 #[derive(Clone, Debug, Default)]
 pub struct WriterOptions {
+    /// What its batches are for. Default: puts.
+    pub purpose: Purpose,
     /// The producer to go on as, of 63 bits; `None` draws a new one.
     pub producer_id: Option<u64>,
     /// The sequence of the next record of each partition, of 31 bits; absent = 0.
@@ -45,6 +67,7 @@ pub struct BatchWriter {
 /// What the caller's side and the driver share.
 #[derive(Debug)]
 pub(super) struct Core {
+    pub(super) purpose: Purpose,
     pub(super) collection: String,
     pub(super) producer_id: i64,
     windows: Mutex<Windows>,
@@ -99,6 +122,7 @@ impl BatchWriter {
             })?;
         }
         let core = Arc::new(Core {
+            purpose: options.purpose,
             collection: collection.to_owned(),
             producer_id,
             windows: Mutex::new(Windows::new(options.sequences)),

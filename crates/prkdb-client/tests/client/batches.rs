@@ -73,8 +73,11 @@ async fn every_batch_is_acknowledged_in_order_with_its_token() {
 async fn a_writer_goes_on_as_the_producer_and_from_the_sequences_it_is_given() {
     let fake = Fake::start().await;
     let client = fake.client().await;
-    let options =
-        WriterOptions { producer_id: Some(77), sequences: BTreeMap::from([(1, (1 << 31) - 2)]) };
+    let options = WriterOptions {
+        producer_id: Some(77),
+        sequences: BTreeMap::from([(1, (1 << 31) - 2)]),
+        ..WriterOptions::default()
+    };
     let (writer, acks) = BatchWriter::open(&client, "default", options).await.unwrap();
     send(&writer, 1, 5, 0).await;
     send(&writer, 1, 5, 1).await;

@@ -329,11 +329,11 @@ impl kv_server::Kv for Fake {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    type BatchPutStream = Replies<v1::BatchPutReply>;
+    type BatchPutStream = Replies<v1::ProduceReply>;
 
     async fn batch_put(
         &self,
-        request: Request<Streaming<v1::BatchPutRequest>>,
+        request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
         let (replies, receiver) = mpsc::channel(512);
         let fake = self.clone();

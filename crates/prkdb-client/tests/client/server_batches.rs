@@ -12,12 +12,12 @@ use crate::server::{Fake, Seen, Step, limits};
 impl Fake {
     pub(crate) async fn batches(
         self,
-        mut requests: Streaming<v1::BatchPutRequest>,
-        replies: mpsc::Sender<Result<v1::BatchPutReply, Status>>,
+        mut requests: Streaming<v1::ProduceRequest>,
+        replies: mpsc::Sender<Result<v1::ProduceReply, Status>>,
     ) {
-        use v1::{batch_put_reply as reply, batch_put_request as ask};
+        use v1::{produce_reply as reply, produce_request as ask};
         let send = async |message: reply::Message| {
-            replies.send(Ok(v1::BatchPutReply { message: Some(message) })).await
+            replies.send(Ok(v1::ProduceReply { message: Some(message) })).await
         };
         let mut unanswered = VecDeque::new();
         let mut acks = self.acks.subscribe();
@@ -64,7 +64,7 @@ impl Fake {
         }
     }
 
-    fn see(&self, batch: &v1::batch_put_request::Batch) -> Step {
+    fn see(&self, batch: &v1::produce_request::Batch) -> Step {
         let parsed = Batch::parse(batch.batch.clone()).unwrap();
         parsed.verify_crc().unwrap();
         let header = parsed.header();

@@ -65,6 +65,13 @@ impl collections_server::Collections for Fake {
         }
     }
 
+    async fn alter(
+        &self,
+        _: Request<v1::AlterCollectionRequest>,
+    ) -> Result<Response<v1::AlterCollectionReply>, Status> {
+        Err(Status::unimplemented("alter"))
+    }
+
     async fn drop(
         &self,
         request: Request<v1::DropCollectionRequest>,

@@ -57,6 +57,689 @@ impl Outcome {
         }
     }
 }
+/// The limits a node enforces, in bytes but for the records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    #[prost(uint64, tag = "1")]
+    pub max_key_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub max_value_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub max_message_bytes: u64,
+    #[prost(uint32, tag = "4")]
+    pub max_keyed_batch_records: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProduceRequest {
+    #[prost(oneof = "produce_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<produce_request::Message>,
+}
+/// Nested message and enum types in `ProduceRequest`.
+pub mod produce_request {
+    /// The first message of a stream; none after it.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Open {
+        #[prost(string, tag = "1")]
+        pub collection: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Batch {
+        /// Chosen by the client; comes back in Ack or Failed.
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        /// The number of the partition in its collection.
+        #[prost(uint32, tag = "2")]
+        pub partition: u32,
+        /// One Kafka RecordBatch, version 2, with producer id, epoch and base sequence.
+        #[prost(bytes = "bytes", tag = "3")]
+        pub batch: ::prost::bytes::Bytes,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Open(Open),
+        #[prost(message, tag = "2")]
+        Batch(Batch),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProduceReply {
+    #[prost(oneof = "produce_reply::Message", tags = "1, 2, 3, 4")]
+    pub message: ::core::option::Option<produce_reply::Message>,
+}
+/// Nested message and enum types in `ProduceReply`.
+pub mod produce_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Opened {
+        #[prost(message, optional, tag = "1")]
+        pub limits: ::core::option::Option<super::Limits>,
+        /// How many bytes of batches may be unacknowledged at the start.
+        #[prost(uint64, tag = "2")]
+        pub credit_bytes: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Ack {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(uint32, tag = "2")]
+        pub partition: u32,
+        #[prost(uint64, tag = "3")]
+        pub base_offset: u64,
+        #[prost(uint64, tag = "4")]
+        pub revision: u64,
+        #[prost(int64, tag = "5")]
+        pub append_time_ms: i64,
+        #[prost(bool, tag = "6")]
+        pub duplicate: bool,
+    }
+    /// After it, what else is under way for the partition is NOT_APPLIED too.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Failed {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(uint32, tag = "2")]
+        pub partition: u32,
+        #[prost(message, optional, tag = "3")]
+        pub detail: ::core::option::Option<super::ErrorDetail>,
+    }
+    /// Adds to the bytes that may be unacknowledged.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Credit {
+        #[prost(uint64, tag = "1")]
+        pub bytes: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Opened(Opened),
+        #[prost(message, tag = "2")]
+        Ack(Ack),
+        #[prost(message, tag = "3")]
+        Failed(Failed),
+        #[prost(message, tag = "4")]
+        Credit(Credit),
+    }
+}
+/// A place in a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Position {
+    #[prost(oneof = "position::Place", tags = "1, 2, 3, 4")]
+    pub place: ::core::option::Option<position::Place>,
+}
+/// Nested message and enum types in `Position`.
+pub mod position {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Place {
+        #[prost(uint64, tag = "1")]
+        Offset(u64),
+        /// The first offset whose record has this timestamp or a later one, in milliseconds since 1970; the
+        /// end of the partition if there is none.
+        #[prost(int64, tag = "2")]
+        TimestampMs(i64),
+        /// The first offset there is.
+        #[prost(bool, tag = "3")]
+        Earliest(bool),
+        /// The offset that the next record gets.
+        #[prost(bool, tag = "4")]
+        Latest(bool),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FetchRequest {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub starts: ::prost::alloc::vec::Vec<fetch_request::Start>,
+    /// How long to wait for `min_bytes`, at most 60,000; without `follow` only. Absent = 500.
+    #[prost(uint32, optional, tag = "3")]
+    pub max_wait_ms: ::core::option::Option<u32>,
+    /// The stream ends once it has sent so many bytes, or the wait is over; without `follow` only. 0 = 1.
+    #[prost(uint64, tag = "4")]
+    pub min_bytes: u64,
+    /// The most bytes of batches it sends, but at least one batch; without `follow` only. 0 = 16 MiB.
+    #[prost(uint64, tag = "5")]
+    pub max_bytes: u64,
+    /// Go on for ever: what is appended is sent when it is durable and applied.
+    #[prost(bool, tag = "6")]
+    pub follow: bool,
+}
+/// Nested message and enum types in `FetchRequest`.
+pub mod fetch_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Start {
+        /// The number of the partition in its collection; each at most once.
+        #[prost(uint32, tag = "1")]
+        pub partition: u32,
+        #[prost(message, optional, tag = "2")]
+        pub from: ::core::option::Option<super::Position>,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchReply {
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    /// The offset behind the last record that may be read.
+    #[prost(uint64, tag = "2")]
+    pub high_watermark: u64,
+    /// The first offset there is.
+    #[prost(uint64, tag = "3")]
+    pub log_start: u64,
+    /// Whole record batches: all parts end to end, where a part may end inside of a batch. The first batch may
+    /// begin before the offset asked for. Empty: nothing new, the watermark is told.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub batches: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The offset to go on from behind these batches.
+    #[prost(uint64, tag = "5")]
+    pub next_offset: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListOffsetsRequest {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    /// Absent: every partition, with its start and end only.
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<list_offsets_request::Item>,
+}
+/// Nested message and enum types in `ListOffsetsRequest`.
+pub mod list_offsets_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Item {
+        #[prost(uint32, tag = "1")]
+        pub partition: u32,
+        #[prost(message, optional, tag = "2")]
+        pub position: ::core::option::Option<super::Position>,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListOffsetsReply {
+    /// In the order asked; by number where nothing was asked.
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<list_offsets_reply::Item>,
+}
+/// Nested message and enum types in `ListOffsetsReply`.
+pub mod list_offsets_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Item {
+        #[prost(uint32, tag = "1")]
+        pub partition: u32,
+        #[prost(uint64, tag = "2")]
+        pub log_start: u64,
+        /// The high watermark: the offset that the next record gets.
+        #[prost(uint64, tag = "3")]
+        pub log_end: u64,
+        /// What the position stands for.
+        #[prost(uint64, tag = "4")]
+        pub offset: u64,
+        /// The timestamp of the record at `offset`, if a time was asked for and a record has reached it.
+        #[prost(int64, optional, tag = "5")]
+        pub timestamp_ms: ::core::option::Option<i64>,
+    }
+}
+/// Generated client implementations.
+pub mod stream_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The stream view of collections: records are appended and read by their offsets.
+    #[derive(Debug, Clone)]
+    pub struct StreamClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl StreamClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> StreamClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> StreamClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            StreamClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Opaque record batches in, an acknowledgement or a failure for each out. A record without a key is
+        /// an event: no key index knows it.
+        pub async fn produce(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ProduceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ProduceReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Stream/Produce");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Stream", "Produce"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Record batches of partitions, each from an offset or a time on.
+        pub async fn fetch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::FetchReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Stream/Fetch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Stream", "Fetch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Turns places such as "latest" or a time into offsets.
+        pub async fn list_offsets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOffsetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOffsetsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/prkdb.v1.Stream/ListOffsets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("prkdb.v1.Stream", "ListOffsets"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod stream_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with StreamServer.
+    #[async_trait]
+    pub trait Stream: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Produce method.
+        type ProduceStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ProduceReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Opaque record batches in, an acknowledgement or a failure for each out. A record without a key is
+        /// an event: no key index knows it.
+        async fn produce(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ProduceRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ProduceStream>, tonic::Status>;
+        /// Server streaming response type for the Fetch method.
+        type FetchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::FetchReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Record batches of partitions, each from an offset or a time on.
+        async fn fetch(
+            &self,
+            request: tonic::Request<super::FetchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FetchStream>, tonic::Status>;
+        /// Turns places such as "latest" or a time into offsets.
+        async fn list_offsets(
+            &self,
+            request: tonic::Request<super::ListOffsetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOffsetsReply>,
+            tonic::Status,
+        >;
+    }
+    /// The stream view of collections: records are appended and read by their offsets.
+    #[derive(Debug)]
+    pub struct StreamServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> StreamServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for StreamServer<T>
+    where
+        T: Stream,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/prkdb.v1.Stream/Produce" => {
+                    #[allow(non_camel_case_types)]
+                    struct ProduceSvc<T: Stream>(pub Arc<T>);
+                    impl<
+                        T: Stream,
+                    > tonic::server::StreamingService<super::ProduceRequest>
+                    for ProduceSvc<T> {
+                        type Response = super::ProduceReply;
+                        type ResponseStream = T::ProduceStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ProduceRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Stream>::produce(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProduceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Stream/Fetch" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSvc<T: Stream>(pub Arc<T>);
+                    impl<
+                        T: Stream,
+                    > tonic::server::ServerStreamingService<super::FetchRequest>
+                    for FetchSvc<T> {
+                        type Response = super::FetchReply;
+                        type ResponseStream = T::FetchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Stream>::fetch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Stream/ListOffsets" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOffsetsSvc<T: Stream>(pub Arc<T>);
+                    impl<
+                        T: Stream,
+                    > tonic::server::UnaryService<super::ListOffsetsRequest>
+                    for ListOffsetsSvc<T> {
+                        type Response = super::ListOffsetsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListOffsetsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Stream>::list_offsets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOffsetsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for StreamServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "prkdb.v1.Stream";
+    impl<T> tonic::server::NamedService for StreamServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// Identifies a write, so that sending it again applies it once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Producer {
@@ -236,109 +919,6 @@ pub mod exchange_reply {
         Get(super::GetReply),
         #[prost(message, tag = "5")]
         MultiGet(super::MultiGetReply),
-    }
-}
-/// The limits a node enforces, in bytes but for the records.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Limits {
-    #[prost(uint64, tag = "1")]
-    pub max_key_bytes: u64,
-    #[prost(uint64, tag = "2")]
-    pub max_value_bytes: u64,
-    #[prost(uint64, tag = "3")]
-    pub max_message_bytes: u64,
-    #[prost(uint32, tag = "4")]
-    pub max_keyed_batch_records: u32,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BatchPutRequest {
-    #[prost(oneof = "batch_put_request::Message", tags = "1, 2")]
-    pub message: ::core::option::Option<batch_put_request::Message>,
-}
-/// Nested message and enum types in `BatchPutRequest`.
-pub mod batch_put_request {
-    /// The first message of a stream; none after it.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Open {
-        #[prost(string, tag = "1")]
-        pub collection: ::prost::alloc::string::String,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Batch {
-        /// Chosen by the client; comes back in Ack or Failed.
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        /// The number of the partition in its collection.
-        #[prost(uint32, tag = "2")]
-        pub partition: u32,
-        /// One Kafka RecordBatch, version 2, with producer id, epoch and base sequence.
-        #[prost(bytes = "bytes", tag = "3")]
-        pub batch: ::prost::bytes::Bytes,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Message {
-        #[prost(message, tag = "1")]
-        Open(Open),
-        #[prost(message, tag = "2")]
-        Batch(Batch),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BatchPutReply {
-    #[prost(oneof = "batch_put_reply::Message", tags = "1, 2, 3, 4")]
-    pub message: ::core::option::Option<batch_put_reply::Message>,
-}
-/// Nested message and enum types in `BatchPutReply`.
-pub mod batch_put_reply {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Opened {
-        #[prost(message, optional, tag = "1")]
-        pub limits: ::core::option::Option<super::Limits>,
-        /// How many bytes of batches may be unacknowledged at the start.
-        #[prost(uint64, tag = "2")]
-        pub credit_bytes: u64,
-    }
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Ack {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(uint32, tag = "2")]
-        pub partition: u32,
-        #[prost(uint64, tag = "3")]
-        pub base_offset: u64,
-        #[prost(uint64, tag = "4")]
-        pub revision: u64,
-        #[prost(int64, tag = "5")]
-        pub append_time_ms: i64,
-        #[prost(bool, tag = "6")]
-        pub duplicate: bool,
-    }
-    /// After it, what else is under way for the partition is NOT_APPLIED too.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Failed {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(uint32, tag = "2")]
-        pub partition: u32,
-        #[prost(message, optional, tag = "3")]
-        pub detail: ::core::option::Option<super::ErrorDetail>,
-    }
-    /// Adds to the bytes that may be unacknowledged.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Credit {
-        #[prost(uint64, tag = "1")]
-        pub bytes: u64,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Message {
-        #[prost(message, tag = "1")]
-        Opened(Opened),
-        #[prost(message, tag = "2")]
-        Ack(Ack),
-        #[prost(message, tag = "3")]
-        Failed(Failed),
-        #[prost(message, tag = "4")]
-        Credit(Credit),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -624,12 +1204,12 @@ pub mod kv_client {
             req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Kv", "Exchange"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Opaque record batches in, an acknowledgement or a failure for each out.
+        /// As Stream.Produce, for collections with a key index: every record must have a key.
         pub async fn batch_put(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::BatchPutRequest>,
+            request: impl tonic::IntoStreamingRequest<Message = super::ProduceRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::BatchPutReply>>,
+            tonic::Response<tonic::codec::Streaming<super::ProduceReply>>,
             tonic::Status,
         > {
             self.inner
@@ -716,14 +1296,14 @@ pub mod kv_server {
         ) -> std::result::Result<tonic::Response<Self::ExchangeStream>, tonic::Status>;
         /// Server streaming response type for the BatchPut method.
         type BatchPutStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::BatchPutReply, tonic::Status>,
+                Item = std::result::Result<super::ProduceReply, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Opaque record batches in, an acknowledgement or a failure for each out.
+        /// As Stream.Produce, for collections with a key index: every record must have a key.
         async fn batch_put(
             &self,
-            request: tonic::Request<tonic::Streaming<super::BatchPutRequest>>,
+            request: tonic::Request<tonic::Streaming<super::ProduceRequest>>,
         ) -> std::result::Result<tonic::Response<Self::BatchPutStream>, tonic::Status>;
         /// Server streaming response type for the Scan method.
         type ScanStream: tonic::codegen::tokio_stream::Stream<
@@ -1035,9 +1615,9 @@ pub mod kv_server {
                 "/prkdb.v1.Kv/BatchPut" => {
                     #[allow(non_camel_case_types)]
                     struct BatchPutSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::StreamingService<super::BatchPutRequest>
+                    impl<T: Kv> tonic::server::StreamingService<super::ProduceRequest>
                     for BatchPutSvc<T> {
-                        type Response = super::BatchPutReply;
+                        type Response = super::ProduceReply;
                         type ResponseStream = T::BatchPutStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
@@ -1046,7 +1626,7 @@ pub mod kv_server {
                         fn call(
                             &mut self,
                             request: tonic::Request<
-                                tonic::Streaming<super::BatchPutRequest>,
+                                tonic::Streaming<super::ProduceRequest>,
                             >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
@@ -1262,6 +1842,22 @@ pub struct DescribeCollectionRequest {
 pub struct DescribeCollectionReply {
     #[prost(message, optional, tag = "1")]
     pub state: ::core::option::Option<CollectionState>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AlterCollectionRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How many partitions it is to have; absent = as many as it has.
+    #[prost(uint32, optional, tag = "2")]
+    pub partitions: ::core::option::Option<u32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AlterCollectionReply {
+    #[prost(message, optional, tag = "1")]
+    pub collection: ::core::option::Option<Collection>,
+    /// False: it was so already.
+    #[prost(bool, tag = "2")]
+    pub changed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DropCollectionRequest {
@@ -1579,6 +2175,32 @@ pub mod collections_client {
                 .insert(GrpcMethod::new("prkdb.v1.Collections", "Describe"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes what may be changed: today the number of partitions, of a collection without key index,
+        /// upwards.
+        pub async fn alter(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AlterCollectionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AlterCollectionReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/prkdb.v1.Collections/Alter",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("prkdb.v1.Collections", "Alter"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn drop(
             &mut self,
             request: impl tonic::IntoRequest<super::DropCollectionRequest>,
@@ -1637,6 +2259,15 @@ pub mod collections_server {
             request: tonic::Request<super::DescribeCollectionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DescribeCollectionReply>,
+            tonic::Status,
+        >;
+        /// Changes what may be changed: today the number of partitions, of a collection without key index,
+        /// upwards.
+        async fn alter(
+            &self,
+            request: tonic::Request<super::AlterCollectionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AlterCollectionReply>,
             tonic::Status,
         >;
         async fn drop(
@@ -1859,6 +2490,51 @@ pub mod collections_server {
                     };
                     Box::pin(fut)
                 }
+                "/prkdb.v1.Collections/Alter" => {
+                    #[allow(non_camel_case_types)]
+                    struct AlterSvc<T: Collections>(pub Arc<T>);
+                    impl<
+                        T: Collections,
+                    > tonic::server::UnaryService<super::AlterCollectionRequest>
+                    for AlterSvc<T> {
+                        type Response = super::AlterCollectionReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AlterCollectionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Collections>::alter(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AlterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/prkdb.v1.Collections/Drop" => {
                     #[allow(non_camel_case_types)]
                     struct DropSvc<T: Collections>(pub Arc<T>);
@@ -1941,6 +2617,331 @@ pub mod collections_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "prkdb.v1.Collections";
     impl<T> tonic::server::NamedService for CollectionsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGroupsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Group {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Such as "empty" or "stable".
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub members: u32,
+    /// Those with a committed offset.
+    #[prost(string, repeated, tag = "4")]
+    pub collections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Records behind the ends of its partitions.
+    #[prost(uint64, tag = "5")]
+    pub lag: u64,
+    /// The node that coordinates it.
+    #[prost(uint64, tag = "6")]
+    pub coordinator: u64,
+    #[prost(int64, optional, tag = "7")]
+    pub last_commit_ms: ::core::option::Option<i64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGroupsReply {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<Group>,
+}
+/// Generated client implementations.
+pub mod groups_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Consumer groups: who reads which partitions, and how far they are.
+    #[derive(Debug, Clone)]
+    pub struct GroupsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl GroupsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> GroupsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> GroupsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            GroupsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn list_groups(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/prkdb.v1.Groups/ListGroups",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("prkdb.v1.Groups", "ListGroups"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod groups_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with GroupsServer.
+    #[async_trait]
+    pub trait Groups: std::marker::Send + std::marker::Sync + 'static {
+        async fn list_groups(
+            &self,
+            request: tonic::Request<super::ListGroupsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListGroupsReply>, tonic::Status>;
+    }
+    /// Consumer groups: who reads which partitions, and how far they are.
+    #[derive(Debug)]
+    pub struct GroupsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> GroupsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for GroupsServer<T>
+    where
+        T: Groups,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/prkdb.v1.Groups/ListGroups" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGroupsSvc<T: Groups>(pub Arc<T>);
+                    impl<T: Groups> tonic::server::UnaryService<super::ListGroupsRequest>
+                    for ListGroupsSvc<T> {
+                        type Response = super::ListGroupsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGroupsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Groups>::list_groups(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGroupsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for GroupsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "prkdb.v1.Groups";
+    impl<T> tonic::server::NamedService for GroupsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -1,4 +1,7 @@
-//! `Kv.BatchPut`: opaque batches in, an acknowledgement or a failure for each out.
+//! `Stream.Produce` and `Kv.BatchPut`: opaque batches in, an acknowledgement or a failure for each out.
+//!
+//! A batch for a collection without key index is checked as a whole and never opened. One for a
+//! collection with it is walked once: each key must belong to the partition.
 //!
 //! Batches are checked and handed on in the order they came. The bytes that are under way are
 //! bounded by the credit the client is told of; a client that sends more is not read from. After a
@@ -8,8 +11,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use prkdb_proto::v1::{self, batch_put_reply, batch_put_request};
-use prkdb_types::{Batch, ErrorCode, limits};
+use prkdb_proto::v1::{self, produce_reply, produce_request};
+use prkdb_types::{ErrorCode, limits};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -30,7 +33,7 @@ use crate::{
         router::Route,
         security::Action,
     },
-    storage::sequencer::{BatchRules, CheckedBatch, WriteRequest},
+    storage::sequencer::{CheckedBatch, KeyRules, Keyless, WriteRequest},
 };
 
 /// Batches of one stream under way at once.
@@ -42,24 +45,44 @@ const EXPANSION_MAX: usize = 100;
 /// A small batch may be so large when decompressed in any case.
 const DECOMPRESSED_BYTES_MIN: usize = 64 << 10;
 
-type Message = Result<v1::BatchPutReply, Status>;
+type Message = Result<v1::ProduceReply, Status>;
 type Sender = mpsc::Sender<(Message, Option<Permits>)>;
 
 /// A place in the channel and the batch's share of the credit.
 type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
+/// The call a stream came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Road {
+    /// `Kv.BatchPut`: every record has a key, and an index that knows it.
+    BatchPut,
+    /// `Stream.Produce`: a record without a key is an event.
+    Produce,
+}
+
+impl Road {
+    /// Returns the method its batches are counted under.
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::BatchPut => Method::BatchPut,
+            Self::Produce => Method::Produce,
+        }
+    }
+}
+
 /// Serves one stream.
 pub(super) fn serve(
+    road: Road,
     context: Context,
     caller: Caller,
-    requests: Streaming<v1::BatchPutRequest>,
+    requests: Streaming<v1::ProduceRequest>,
     stop: CancellationToken,
-) -> Replies<v1::BatchPutReply> {
+) -> Replies<v1::ProduceReply> {
     let (replies, stream) = mpsc::channel(PLACES);
     // Ends with its stream.
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(PLACES - 2));
-        let reader = Reader { context, caller, replies, places };
+        let reader = Reader { road, context, caller, replies, places };
         if let Err(failure) = reader.run(requests, &stop).await
             && let Ok(_all) = reader.places.acquire_many(BATCHES_MAX).await
         {
@@ -75,6 +98,7 @@ pub(super) fn serve(
 
 /// Reads one stream.
 struct Reader {
+    road: Road,
     context: Context,
     caller: Caller,
     replies: Sender,
@@ -84,12 +108,12 @@ struct Reader {
 impl Reader {
     async fn run(
         &self,
-        mut requests: Streaming<v1::BatchPutRequest>,
+        mut requests: Streaming<v1::ProduceRequest>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let Self { context, replies, .. } = self;
         let opened = tokio::select! {
-            opened = open(context, &mut requests, replies) => opened?,
+            opened = self.open(&mut requests) => opened?,
             () = stop.cancelled() => return Err(stopping()),
         };
         let Some(name) = opened else { return Ok(()) };
@@ -101,8 +125,8 @@ impl Reader {
                 () = stop.cancelled() => return Err(stopping()),
             };
             let batch = match request {
-                Ok(Some(v1::BatchPutRequest {
-                    message: Some(batch_put_request::Message::Batch(batch)),
+                Ok(Some(v1::ProduceRequest {
+                    message: Some(produce_request::Message::Batch(batch)),
                 })) => batch,
                 Ok(Some(_)) => {
                     return Err(invalid("only batches may follow the opening of a batch stream"));
@@ -119,6 +143,7 @@ impl Reader {
                 return Ok(());
             };
             let responder = Responder {
+                method: self.road.method(),
                 id: batch.id,
                 partition: batch.partition,
                 context: context.clone(),
@@ -129,7 +154,7 @@ impl Reader {
             // The collection may have been dropped since the stream was opened.
             let checked = context.node.route(&name).and_then(|route| {
                 let held = context.hold(&self.caller, size)?;
-                let (shard, request) = check(context, &route, batch.partition, batch.batch)?;
+                let (shard, request) = self.check(&route, batch.partition, batch.batch)?;
                 Ok((shard, request, held))
             });
             match checked {
@@ -147,62 +172,64 @@ fn invalid(message: &'static str) -> Failure {
     Failure::new(ErrorCode::InvalidArgument, message)
 }
 
-/// Reads the opening message and answers it. `None`: the client went before it.
-async fn open(
-    context: &Context,
-    requests: &mut Streaming<v1::BatchPutRequest>,
-    replies: &Sender,
-) -> Result<Option<String>, Failure> {
-    let Ok(Some(first)) = requests.message().await else { return Ok(None) };
-    let Some(batch_put_request::Message::Open(open)) = first.message else {
-        return Err(invalid("a batch stream must begin with the collection it is for"));
-    };
-    let route = context.route(Action::Write, &open.collection)?;
-    if !route.is_keyed() {
-        let message = format!("collection '{}' has no key index", open.collection);
-        return Err(Failure::new(ErrorCode::InvalidArgument, message));
+impl Reader {
+    /// Reads the opening message and answers it. `None`: the client went before it.
+    async fn open(
+        &self,
+        requests: &mut Streaming<v1::ProduceRequest>,
+    ) -> Result<Option<String>, Failure> {
+        let Ok(Some(first)) = requests.message().await else { return Ok(None) };
+        let Some(produce_request::Message::Open(open)) = first.message else {
+            return Err(invalid("a batch stream must begin with the collection it is for"));
+        };
+        let route = self.context.route(Action::Write, &open.collection)?;
+        if self.road == Road::BatchPut && !route.is_keyed() {
+            let message = format!("collection '{}' has no key index", open.collection);
+            return Err(Failure::new(ErrorCode::InvalidArgument, message)
+                .with_hint(format!("prkdb produce {}", open.collection)));
+        }
+        let opened = produce_reply::Opened {
+            limits: Some(convert::limits(&self.context.node)),
+            credit_bytes: limits::STREAM_CREDIT_BYTES as u64,
+        };
+        let message = Some(produce_reply::Message::Opened(opened));
+        let _sent = self.replies.try_send((Ok(v1::ProduceReply { message }), None));
+        Ok(Some(open.collection))
     }
-    let opened = batch_put_reply::Opened {
-        limits: Some(convert::limits(&context.node)),
-        credit_bytes: limits::STREAM_CREDIT_BYTES as u64,
-    };
-    let message = Some(batch_put_reply::Message::Opened(opened));
-    let _sent = replies.try_send((Ok(v1::BatchPutReply { message }), None));
-    Ok(Some(open.collection))
-}
 
-fn check(
-    context: &Context,
-    route: &Route,
-    number: u32,
-    bytes: Bytes,
-) -> Result<(u32, WriteRequest), Failure> {
-    let place = route.place(number)?;
-    // Without sequences, what follows a failure would not be refused. What does not parse is left to
-    // the check, which says why. The clone counts a reference.
-    if Batch::parse(bytes.clone()).is_ok_and(|batch| !batch.header().has_producer()) {
-        let message = "a batch of a stream must have producer, epoch and sequence";
-        return Err(Failure::new(ErrorCode::BatchInvalid, message));
+    fn check(
+        &self,
+        route: &Route,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<(u32, WriteRequest), Failure> {
+        let place = route.place(number)?;
+        let config = self.context.node.config();
+        let decompressed = bytes.len().saturating_mul(EXPANSION_MAX).max(DECOMPRESSED_BYTES_MIN);
+        let table = &route.table;
+        let partition_of = |key: &[u8]| table.partition(key);
+        let keys = KeyRules {
+            bytes_max: config.max_key,
+            value_bytes_max: config.max_value,
+            records_max: limits::MAX_KEYED_BATCH_RECORDS,
+            decompressed_bytes_max: decompressed.min(config.max_message),
+            number,
+            partition_of: &partition_of,
+            keyless: match self.road {
+                Road::BatchPut => Keyless::Refused,
+                Road::Produce => Keyless::Allowed,
+            },
+        };
+        // Without sequences, what follows a failure would not be refused.
+        let batch = CheckedBatch::check(bytes, route.is_keyed().then_some(&keys))?;
+        let collection = route.collection.id;
+        Ok((place.shard, WriteRequest::Batch { partition: place.partition, collection, batch }))
     }
-    let config = context.node.config();
-    let decompressed = bytes.len().saturating_mul(EXPANSION_MAX).max(DECOMPRESSED_BYTES_MIN);
-    let table = &route.table;
-    let partition_of = |key: &[u8]| table.partition(key);
-    let rules = BatchRules {
-        key_bytes_max: config.max_key,
-        value_bytes_max: config.max_value,
-        records_max: limits::MAX_KEYED_BATCH_RECORDS,
-        decompressed_bytes_max: decompressed.min(config.max_message),
-        number,
-        partition_of: Some(&partition_of),
-    };
-    let batch = CheckedBatch::check(bytes, &rules)?;
-    let collection = route.collection.id;
-    Ok((place.shard, WriteRequest::Batch { partition: place.partition, collection, batch }))
 }
 
 /// Sends the answer to one batch; dropped unused, it says that nobody knows.
 struct Responder {
+    method: Method,
     id: u64,
     partition: u32,
     context: Context,
@@ -218,10 +245,10 @@ impl Responder {
 
     fn send_once(&mut self, result: Result<Written, Failure>) {
         let Some(permits) = self.permits.take() else { return };
-        self.context.count(Method::BatchPut, self.began, result.as_ref().err());
+        self.context.count(self.method, self.began, result.as_ref().err());
         let (id, partition) = (self.id, self.partition);
         let message = Some(match result {
-            Ok(written) => batch_put_reply::Message::Ack(batch_put_reply::Ack {
+            Ok(written) => produce_reply::Message::Ack(produce_reply::Ack {
                 id,
                 partition,
                 base_offset: written.base_offset,
@@ -229,14 +256,14 @@ impl Responder {
                 append_time_ms: written.append_time_ms,
                 duplicate: written.kind == WrittenKind::Duplicate,
             }),
-            Err(failure) => batch_put_reply::Message::Failed(batch_put_reply::Failed {
+            Err(failure) => produce_reply::Message::Failed(produce_reply::Failed {
                 id,
                 partition,
                 detail: Some(to_detail(&failure)),
             }),
         });
         // The permits go with the message and come back when it leaves the channel.
-        let _sent = self.replies.try_send((Ok(v1::BatchPutReply { message }), Some(permits)));
+        let _sent = self.replies.try_send((Ok(v1::ProduceReply { message }), Some(permits)));
     }
 
     fn into_reply(self, held: HeldBytes) -> Reply {
