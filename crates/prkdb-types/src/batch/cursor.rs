@@ -22,19 +22,40 @@ pub struct SharedRecord {
     pub key: Option<Bytes>,
     /// Its value; `None` for a tombstone.
     pub value: Option<Bytes>,
-    headers: Bytes,
-    header_count: usize,
+    /// Its headers.
+    pub headers: SharedHeaders,
 }
 
-impl SharedRecord {
+/// The headers of one record, in the buffer of its batch.
+#[derive(Clone, Debug, Default)]
+pub struct SharedHeaders {
+    bytes: Bytes,
+    count: usize,
+}
+
+impl SharedHeaders {
     /// Returns the headers in order: name and value, `None` for a header without one.
-    pub fn headers(&self) -> HeaderIter<'_> {
-        HeaderIter::new(&self.headers, self.header_count)
+    pub fn iter(&self) -> HeaderIter<'_> {
+        HeaderIter::new(&self.bytes, self.count)
     }
 
-    /// Returns how many headers there are.
-    pub fn header_count(&self) -> usize {
-        self.header_count
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<'a> IntoIterator for &'a SharedHeaders {
+    type Item = <HeaderIter<'a> as Iterator>::Item;
+    type IntoIter = HeaderIter<'a>;
+
+    fn into_iter(self) -> HeaderIter<'a> {
+        self.iter()
     }
 }
 
@@ -45,8 +66,7 @@ impl From<RecordView<'_>> for SharedRecord {
             timestamp_ms: view.timestamp_ms,
             key: view.key_bytes(),
             value: view.value_bytes(),
-            headers: view.header_bytes(),
-            header_count: view.header_count(),
+            headers: SharedHeaders { bytes: view.header_bytes(), count: view.header_count() },
         }
     }
 }

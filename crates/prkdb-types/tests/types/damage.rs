@@ -188,8 +188,8 @@ fn a_record_of_the_cursor_shares_the_buffer_and_outlives_its_batch() {
     let buffer = tail.as_ptr_range();
     assert!(buffer.contains(&key.as_ptr()), "a slice, not a copy");
     assert_eq!((key.as_ref(), first.offset), (&b"one"[..], 5));
-    assert_eq!(first.headers().collect::<Vec<_>>(), [("h", Some(&b"x"[..]))]);
-    assert_eq!(first.header_count(), 1);
+    assert_eq!(first.headers.iter().collect::<Vec<_>>(), [("h", Some(&b"x"[..]))]);
+    assert_eq!(first.headers.len(), 1);
 }
 
 #[test]

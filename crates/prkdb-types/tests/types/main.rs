@@ -40,10 +40,11 @@ impl From<RecordView<'_>> for Owned {
 
 impl From<SharedRecord> for Owned {
     fn from(record: SharedRecord) -> Self {
-        let headers = record.headers();
         Self {
             timestamp_ms: record.timestamp_ms,
-            headers: headers
+            headers: record
+                .headers
+                .iter()
                 .map(|(name, value)| (name.to_owned(), value.map(Bytes::copy_from_slice)))
                 .collect(),
             key: record.key,
