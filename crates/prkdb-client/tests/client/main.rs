@@ -12,5 +12,6 @@ mod collections;
 mod connects;
 mod consumes;
 mod errors;
+mod produces;
 mod reads;
 mod writes;
