@@ -8,6 +8,7 @@ mod server_collections;
 mod server_stream;
 
 mod batches;
+mod blocks;
 mod collections;
 mod connects;
 mod consumes;
