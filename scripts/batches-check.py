@@ -9,8 +9,9 @@ usage: batches-check.py make FILE --set NAME [--records N]   writes records for 
 
 FILE is NAME.jsonl, where NAME is the set, the collection (of one partition), and says at its end which
 codec the batches have, such as `prkdb-zstd`; every record names its set in its first header. `log` finds
-the batches by docs/internals/log-format.md (prkdb_log.py); `fetch` and `send` speak gRPC with what
-grpcio makes of proto/ at run time. Run it through batches-check.sh, which installs what it needs.
+the batches by docs/internals/log-format.md (prkdb_log.py), and has the sidecars compared with the log.
+`fetch` and `send` speak gRPC with what grpcio makes of proto/ at run time. Run it through
+batches-check.sh, which installs what it needs.
 """
 
 import argparse
@@ -160,6 +161,8 @@ def of_log(directory):
                 partitions[frame.partition].add(frame.batch, frame)
         if log.ended:
             raise SystemExit(f"{shard} was not stopped in order: {log.ended}")
+        sidecars = prkdb_log.check_sidecars(log, os.path.join(directory, shard))
+        print(f"{shard}: {len(log.segments)} segments, {sidecars} sidecars that say what the log says")
         for found in partitions.values():
             name = found.set_name()
             if name in sets and name is not None:

@@ -45,7 +45,7 @@ for codec in none gzip snappy lz4 zstd; do
   for who in prkdb kafka; do
     name=$who-$codec
     file=$work/$name.jsonl
-    check make "$file" --set "$name"
+    check make "$file" --set "$name" --records 8000
     prkdb collection create "$name" --partitions 1 --no-index
     if [ "$who" = prkdb ]; then
       prkdb produce "$name" "$file" --compression "$codec" --batch-bytes 64KiB
@@ -57,10 +57,12 @@ for codec in none gzip snappy lz4 zstd; do
 done
 check fetch "$PRKDB_SERVER" "${sets[@]}"
 
-# The second start reads what the first wrote, and sealed segments are read from then on.
+# The second start reads what the first wrote and goes on in another segment; the first ones are sealed
+# and have sidecars from then on.
 kill -9 "$node"
 wait "$node" 2>/dev/null || true
 serve "$PRKDB_SERVER"
+prkdb put after restart
 check fetch "$PRKDB_SERVER" "${sets[@]}"
 
 kill -TERM "$node"

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Reads the log of a shard by docs/internals/log-format.md alone: the segments, every checksum, the
-chain of entries. Uses nothing of PrkDB and nothing but Python's standard library.
+chain of entries; and its sidecars by docs/internals/sidecar.md. Uses nothing of PrkDB and nothing but
+Python's standard library.
 
-usage: prkdb_log.py SHARD-DIRECTORY      prints every entry
+usage: prkdb_log.py SHARD-DIRECTORY      prints every entry, and compares each sidecar with the log
        prkdb_log.py FILE.hex             the same of a file like tests/golden/log/every_kind.hex
 
 For a node that is stopped. What a crash left behind the last whole entry of the newest segment is told
@@ -47,9 +48,9 @@ def crc32c(data, crc=0):
 class Frame:
     """A batch and where it belongs."""
 
-    def __init__(self, header, batch):
+    def __init__(self, header, batch, position):
         self.partition, self.record_count, self.base_offset, self.batch_len, zero = header
-        self.batch = batch
+        self.batch, self.position = batch, position
         if zero:
             raise Damage("a reserved field of a frame header is not zero")
 
@@ -65,6 +66,7 @@ class Entry:
          self.synced_lsn, self.committed, self.prev_crc, self.body_crc) = fields
         self.position = position
         self.size = size
+        self.segment = None
         self.header_crc = None
         self.body = b""
         self.frames = []
@@ -144,7 +146,7 @@ class Segment:
             batch = entry.body[position : position + header[3]]
             if len(batch) < header[3]:
                 raise Damage(f"{where}: frame {number} is cut")
-            entry.frames.append(Frame(header, batch))
+            entry.frames.append(Frame(header, batch, entry.position + HEADER + position))
             covered += batch[:21]
             position += header[3]
         if position != entry.body_len:
@@ -198,6 +200,7 @@ class Log:
                     break
                 if entry.lsn <= lsn:
                     raise Damage(f"{segment.name} at {position}: lsn {entry.lsn} after {lsn}")
+                entry.segment = segment
                 yield segment, entry
                 position += entry.size
                 prev_crc, lsn = entry.header_crc, entry.lsn
@@ -216,6 +219,83 @@ class Log:
     def frames(self):
         """Every frame that counts, in order."""
         return [frame for entry in self.entries() for frame in entry.frames]
+
+
+def numbers(data):
+    """Numbers in LEB128."""
+    number, shift = 0, 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number, shift = 0, 0
+
+
+def track(points, steps, frames):
+    """The frames that points and steps say: (offset, position, bytes, offsets)."""
+    found, largest = [], []
+    runs = [struct.unpack_from("<QqII", points, at) for at in range(0, len(points), 24)]
+    for run, following in zip(runs, runs[1:] + [None]):
+        offset, before, end, at = run
+        rest = numbers(steps[at : following[3] if following else len(steps)])
+        largest.append((len(found), before))
+        for gap, size, count in zip(rest, rest, rest):
+            found.append((offset, end + gap, size, count))
+            offset, end = offset + count, end + gap + size
+    if len(found) != frames:
+        raise Damage(f"{len(found)} frames where the row says {frames}")
+    return found, largest
+
+
+def sidecar(data, segment):
+    """What a sidecar says of each partition of its segment."""
+    log_id, number, rows, zero, length, body_crc, header_crc = struct.unpack_from("<QQIIQII", data, 8)
+    if data[:8] != b"PrkX\x01\0\0\0" or zero or length != len(data):
+        raise Damage("the header of the sidecar is wrong")
+    if (log_id, number) != (segment.log_id, segment.number):
+        raise Damage("the sidecar is that of another segment")
+    if crc32c(data[:44], segment.seed) != header_crc or crc32c(data[48:], segment.seed) != body_crc:
+        raise Damage("the sidecar does not match its checksums")
+    said = {}
+    for row in range(rows):
+        partition, frames, first, behind, latest, *places = struct.unpack_from(
+            "<IIQQqIIII", data, 48 + 48 * row
+        )
+        points = data[places[0] : places[0] + places[1]]
+        steps = data[places[2] : places[2] + places[3]]
+        said[partition] = (first, behind, latest, *track(points, steps, frames))
+    return said
+
+
+def check_sidecars(log, directory):
+    """Compares the sidecars of a directory with what its log says; returns how many there are."""
+    partitions = {segment.number: {} for segment in log.segments}
+    for entry in log.entries():
+        for frame in entry.frames:
+            partitions[entry.segment.number].setdefault(frame.partition, []).append(frame)
+    checked = 0
+    for segment in log.segments:
+        path = os.path.join(directory, segment.name.replace(".log", ".index"))
+        if not os.path.exists(path):
+            continue
+        with open(path, "rb") as file:
+            said = sidecar(file.read(), segment)
+        if set(said) != set(partitions[segment.number]):
+            raise Damage(f"{path}: other partitions than the segment has")
+        for partition, frames in partitions[segment.number].items():
+            first, behind, latest, found, points = said[partition]
+            expected = [(f.base_offset, f.position, f.batch_len, f.record_count) for f in frames]
+            # The field of the batch's header that is its largest timestamp.
+            times = [struct.unpack_from(">q", f.batch, 35)[0] for f in frames]
+            before = [max(times[:at], default=-(1 << 63)) for at, _ in points]
+            last = frames[-1].base_offset + frames[-1].record_count
+            if found != expected or [time for _, time in points] != before:
+                raise Damage(f"{path}: partition {partition}: other frames than the segment has")
+            if (first, behind, latest) != (frames[0].base_offset, last, max(times)):
+                raise Damage(f"{path}: partition {partition}: the row is wrong")
+        checked += 1
+    return checked
 
 
 def files_of_hex(path):
@@ -246,6 +326,8 @@ def main():
         print(entry)
     if log.ended:
         print(f"ends before: {log.ended}")
+    if os.path.isdir(path):
+        print(f"{check_sidecars(log, path)} sidecars say what the log says")
     return 0
 
 
