@@ -46,10 +46,11 @@ export PRKDB_SERVER
 prkdb() { "$binary" "$@"; }
 prkdb collection create flights --partitions 3 --partitioner kafka --no-index
 produce=(produce flights "$work/flights.csv" --key-column tailnum --timestamp-column time_hour
-  --checkpoint "$work/produce.json")
+  --batch-bytes 16KiB --in-flight 16 --checkpoint "$work/produce.json")
 
-# Slowed down, so that the kill meets it in the middle; it gives up soon, and the checkpoint stays.
-"$binary" "${produce[@]}" --rate 150000/s --timeout 2s --retries 1 >"$work/first" 2>&1 &
+# Small batches, many under way, slowed down: the kill meets it in the middle with answers missing. It
+# gives up soon, and the checkpoint stays.
+"$binary" "${produce[@]}" --rate 300000/s --timeout 2s --retries 1 >"$work/first" 2>&1 &
 producer=$!
 acknowledged() { grep -o '"byte_offset": *[0-9]*' "$work/produce.json" | grep -o '[0-9]*$' | head -n 1; }
 a_third_is_acknowledged() { [ "$(acknowledged 2>/dev/null || true)" -gt "$third" ] 2>/dev/null; }
