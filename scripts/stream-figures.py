@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures produce and consume in rounds: the limit of the machine, PrkDB, and Apache Kafka beside it.
 
-usage: stream-figures.py PRKDB-BINARY [--rounds 5] [--bytes 2147483648] [--results FILE.json]
+usage: stream-figures.py PRKDB-BINARY [--rounds 5] [--bytes 3221225472] [--results FILE.json]
                          [--kafka-dir DIR [--rk PROGRAM]] [--sync-calls]
 
 A release build, on a machine that does nothing else. Every round measures every line once, one server
@@ -13,7 +13,8 @@ without.
 
 DIR holds kafka.sh (fetch, start, stop, env, topic; environment KAFKA_WORK) and rk.c, a client of
 librdkafka that is built if --rk names none. --sync-calls counts, with strace, what each server syncs for
-100 records sent one after the other, in one more start of each. Raw figures go to the results file after every round, what
+100 records sent one after the other, in one more start of each. The first second of produce is not
+counted. A round takes four times --bytes of disk; `kafka.sh stop --wipe` removes what is left. Raw figures go to the results file after every round, what
 happens to stderr, the table of medians as Markdown to stdout.
 """
 
@@ -37,10 +38,10 @@ BATCH_RECORDS = 10_000
 # What a record without key takes in a batch beside its value.
 RECORD_OVERHEAD = 10
 
-# How PrkDB is asked, and where the answers (prkdb.bench/1) have what.
+# How PrkDB is asked, and where the answers (prkdb.bench/1) have what. The limit is the figure of that name.
 OURS = {
-    "produce": "bench produce --count {records} --value-size 100 --with-limits --data-dir {work}",
-    "consume": "bench consume --count {records} --value-size 100 --with-limits --data-dir {work}",
+    "produce": "bench produce --bytes {bytes} --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
+    "consume": "bench consume --bytes {bytes} --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
     "put": "bench put --clients 1 --duration 3s --with-limits --data-dir {work}",
 }
 FIELDS = {
@@ -49,8 +50,7 @@ FIELDS = {
     "unit": ("figures", 0, "unit"),
     "p50_us": ("figures", 0, "latency_us", "p50"),
     "p99_us": ("figures", 0, "latency_us", "p99"),
-    "limit_rate": ("figures", 1, "value"),
-    "limit": ("figures", 1, "figure"),
+    "limit": ("figures", 0, "limit"),
     "errors": ("errors",),
 }
 SCHEMA = "prkdb.bench/1"
@@ -221,7 +221,7 @@ class Ours:
 
     def bench(self, what, records):
         wait_until_quiet()
-        command = OURS[what].format(records=records, work=self.work).split()
+        command = OURS[what].format(bytes=records * RECORD_BYTES, work=self.work).split()
         command = [self.binary, "--server", self.server, "--timeout", "0", "-o", "json"] + command
         rise = Rise(self.node.pid, self.http, COUNTERS.get(what, "prkdb_append_bytes_total"))
         with rise:
@@ -229,10 +229,12 @@ class Ours:
         if pick(report, "schema") != SCHEMA or pick(report, "errors"):
             raise SystemExit(f"{what}: {json.dumps(report)}")
         figures = {field: pick(report, field) for field in FIELDS}
-        if figures["unit"] == "1/s" and what != "put":
-            figures["rate"] *= RECORD_BYTES
-        if figures["limit_rate"]:
-            figures["ratio"] = pick(report, "rate") / figures["limit_rate"]
+        if not figures["rate"]:
+            raise SystemExit(f"{what}: nothing was counted, it ended within the warm-up: more --bytes")
+        limits = [each["value"] for each in report["figures"] if each["figure"] == figures["limit"]]
+        if limits:
+            figures["limit_rate"] = limits[0]
+            figures["ratio"] = figures["rate"] / limits[0]
         if what in COUNTERS:
             figures["cpu_s_per_gb"] = rise.seconds_per_gb()
         return figures | {"command": shlex.join(command[1:]), "report": report}
@@ -426,7 +428,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bytes", type=int, default=2 << 30)
+    parser.add_argument("--bytes", type=int, default=3 << 30)
     parser.add_argument("--results")
     parser.add_argument("--kafka-dir")
     parser.add_argument("--rk")
