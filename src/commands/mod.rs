@@ -27,7 +27,6 @@ pub mod tree;
 mod usage;
 pub mod values;
 
-pub mod batch_put;
 pub mod bench;
 pub mod collection;
 pub mod completions;
@@ -36,6 +35,7 @@ pub mod demo;
 pub mod get;
 pub mod health;
 pub mod help;
+pub mod load;
 pub mod man;
 pub mod metrics;
 pub mod put;

@@ -6,9 +6,9 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, exit,
+    bench, collection, completions, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
-    get, health, help, logging, man, metrics,
+    get, health, help, load, logging, man, metrics,
     output::Format,
     put, scan, serve,
     session::Session,
@@ -71,7 +71,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
             block_on(session, async |session| Box::pin(delete::run(session, args)).await)
         }
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
-        C::BatchPut(args) => batch_put::run(session, &args),
+        C::BatchPut(args) => load::run(session, &args),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)
         }

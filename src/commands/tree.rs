@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
+    bench, collection, completions, delete, demo, get, health, help, load, man, metrics,
     output::{Format, TimeStyle},
     put, scan, serve, status, values, version,
 };
@@ -215,7 +215,7 @@ pub enum ClientCommand {
     /// Print keys in order
     Scan(scan::Args),
     /// Store many records from a file or standard input
-    BatchPut(Box<batch_put::Args>),
+    BatchPut(Box<load::Args>),
     /// Create, list, describe and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),
