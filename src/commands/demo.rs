@@ -16,8 +16,8 @@ use prkdb_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::commands::{
+    batch_put,
     failure::{Failure, Result},
-    load,
     output::{Object, escape_bytes, readable_size},
     run::block_on,
     session::{self, Session},
@@ -132,26 +132,26 @@ async fn load(session: &mut Session, client: &Client, report: &mut Object) -> Re
         .map_err(|error| session::failure(&error))?;
     let csv =
         zstd::decode_all(FLIGHTS).map_err(|error| Failure::io("unpack the flights", &error))?;
-    let parsed = <load::Args as clap::Args>::augment_args(clap::Command::new("batch-put"))
+    let parsed = <batch_put::Args as clap::Args>::augment_args(clap::Command::new("batch-put"))
         .try_get_matches_from(["batch-put", "flights.csv", "--key-column", KEY_COLUMNS])
-        .and_then(|matches| <load::Args as clap::FromArgMatches>::from_arg_matches(&matches));
+        .and_then(|matches| <batch_put::Args as clap::FromArgMatches>::from_arg_matches(&matches));
     let load = parsed.map_err(|error| Failure::of(ErrorCode::Internal, error.to_string()))?;
     let begun = Instant::now();
-    let tally = load::load(session, client, COLLECTION, csv, &load).await?;
+    let tally = batch_put::from_memory(session, client, COLLECTION, csv, &load).await?;
     let taken = begun.elapsed();
-    let rate = per_second(tally.put, taken);
+    let rate = per_second(tally.written, taken);
     step(
         session,
         &format!(
             "batch-put of all flights from New York City in 2013: {} records, {} in {}: {rate} records/s, each on the disk before its answer (sync)",
-            tally.put,
+            tally.written,
             readable_size(tally.bytes),
             shown(taken)
         ),
     )?;
     report
         .add("durability", "sync")
-        .add("records", tally.put)
+        .add("records", tally.written)
         .add("bytes", tally.bytes)
         .add("load_ms", milliseconds(taken))
         .add("records_per_second", rate);

@@ -27,6 +27,7 @@ pub mod tree;
 mod usage;
 pub mod values;
 
+pub mod batch_put;
 pub mod bench;
 pub mod collection;
 pub mod completions;
@@ -38,6 +39,7 @@ pub mod help;
 pub mod load;
 pub mod man;
 pub mod metrics;
+pub mod produce;
 pub mod put;
 pub mod reference;
 pub mod scan;

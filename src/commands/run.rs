@@ -6,11 +6,11 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    bench, collection, completions, delete, demo, exit,
+    batch_put, bench, collection, completions, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
-    get, health, help, load, logging, man, metrics,
+    get, health, help, logging, man, metrics,
     output::Format,
-    put, scan, serve,
+    produce, put, scan, serve,
     session::Session,
     status,
     talk::{self, Talk},
@@ -71,7 +71,8 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
             block_on(session, async |session| Box::pin(delete::run(session, args)).await)
         }
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
-        C::BatchPut(args) => load::run(session, &args),
+        C::BatchPut(args) => batch_put::run(session, &args),
+        C::Produce(args) => produce::run(session, &args),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)
         }

@@ -9,9 +9,9 @@ use clap::{
 };
 
 use crate::commands::{
-    bench, collection, completions, delete, demo, get, health, help, load, man, metrics,
+    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
     output::{Format, TimeStyle},
-    put, scan, serve, status, values, version,
+    produce, put, scan, serve, status, values, version,
 };
 
 /// Returns the command line of the program.
@@ -215,7 +215,9 @@ pub enum ClientCommand {
     /// Print keys in order
     Scan(scan::Args),
     /// Store many records from a file or standard input
-    BatchPut(Box<load::Args>),
+    BatchPut(Box<batch_put::Args>),
+    /// Append events from a file or standard input to a collection
+    Produce(Box<produce::Args>),
     /// Create, list, describe and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),

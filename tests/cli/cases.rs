@@ -23,6 +23,7 @@ const CASES: &[Case] = &[
     case("delete", "", "k", 4),
     case("scan", "--columns nope", "p", 4),
     case("batch-put", "nofile --batch-size 0", "nofile", 4),
+    case("produce", "c nofile --batch-size 0", "c nofile", 4),
     case("collection", "", "--help", 0),
     case("collection list", "--sort a:b", "", 4),
     case("collection create", "", "c", 4),
