@@ -4,6 +4,7 @@
 
 mod collections;
 mod describe;
+mod groups;
 mod status;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use prkdb_types::ErrorCode;
 use tonic::{Request, Response, Status};
 
 pub use collections::{CollectionsService, ensure_default, reconcile};
+pub use groups::GroupsService;
 
 use crate::node::{
     Node,

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     config::Config,
+    growth::Growth,
     limits::{Limits, names},
     metrics::Metrics,
     outcome::{Failure, Reply, Written},
@@ -80,6 +81,11 @@ impl ShardHandle {
     /// Returns how many committed entries are not applied.
     pub fn lag(&self) -> u64 {
         self.group.lag()
+    }
+
+    /// Returns those who wait for its partitions to grow.
+    pub fn growth(&self) -> &Arc<Growth> {
+        self.group.growth()
     }
 
     /// Waits until a read sees every write acknowledged before the call.

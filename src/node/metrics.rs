@@ -108,6 +108,7 @@ pub struct Metrics {
     methods: Vec<MethodMetrics>,
     limits: ByLimit,
     append_bytes: Counter,
+    fetch_bytes: Counter,
     fsync_seconds: Histogram,
     fsync_entries: Histogram,
     recovery_seconds: SecondsByShard,
@@ -133,6 +134,7 @@ struct ShardGauges {
     keys: ByShard,
     index_bytes: ByShard,
     producers: ByShard,
+    stream_index_bytes: ByShard,
 }
 
 impl fmt::Debug for Metrics {
@@ -160,6 +162,7 @@ impl Metrics {
         let seconds = Seconds::new_with_constructor(seconds_histogram);
         let limits = ByLimit::default();
         let append_bytes = Counter::default();
+        let fetch_bytes = Counter::default();
         let fsync_seconds = seconds_histogram();
         let fsync_entries = Histogram::new(exponential_buckets(1.0, 2.0, 12));
         let recovery_seconds = SecondsByShard::default();
@@ -171,6 +174,7 @@ impl Metrics {
         registry.register("rpc_seconds", "Time from request to answer", seconds.clone());
         registry.register("limit_rejections", "Requests turned away by a limit", limits.clone());
         registry.register("append_bytes", "Bytes written to logs", append_bytes.clone());
+        registry.register("fetch_bytes", "Bytes of batches sent to readers", fetch_bytes.clone());
         registry.register("fsync_seconds", "Time to write and sync", fsync_seconds.clone());
         registry.register("fsync_entries", "Entries synced at once", fsync_entries.clone());
         let help = "Time to read the log at start";
@@ -198,6 +202,7 @@ impl Metrics {
             calls,
             limits,
             append_bytes,
+            fetch_bytes,
             fsync_seconds,
             fsync_entries,
             recovery_seconds,
@@ -227,6 +232,11 @@ impl Metrics {
         self.append_bytes.inc_by(bytes);
         self.fsync_seconds.observe(took.as_secs_f64());
         self.fsync_entries.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
+    }
+
+    /// Counts batches sent to a reader.
+    pub fn fetched(&self, bytes: u64) {
+        self.fetch_bytes.inc_by(bytes);
     }
 
     /// Returns how many bytes were written to logs.
@@ -272,6 +282,8 @@ impl ShardGauges {
         registry.register("keys", "Keys with a value", self.keys.clone());
         registry.register("index_bytes", "Bytes of the key index", self.index_bytes.clone());
         registry.register("producers", "Producers remembered", self.producers.clone());
+        let help = "Bytes of memory of the index of streams";
+        registry.register("stream_index_bytes", help, self.stream_index_bytes.clone());
     }
 
     fn set(&self, shard: u32, stats: &ShardStats) {
@@ -281,6 +293,7 @@ impl ShardGauges {
         set(&self.keys, shard, stats.keys);
         set(&self.index_bytes, shard, stats.index_bytes);
         set(&self.producers, shard, stats.producers as u64);
+        set(&self.stream_index_bytes, shard, stats.stream_index_bytes);
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
 use futures_util::Stream;
 use prkdb_proto::{
     DESCRIPTOR_SET,
-    v1::{admin_server::AdminServer, collections_server::CollectionsServer, kv_server::KvServer},
+    v1::{
+        admin_server::AdminServer, collections_server::CollectionsServer,
+        groups_server::GroupsServer, kv_server::KvServer, stream_server::StreamServer,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -30,9 +33,9 @@ use super::{
     core::Phase,
     limits::{self, CONNECTION_STREAMS_MAX, Connection as Place, HANDSHAKE_TIME_MAX},
     security::Policy,
-    service::{Context, KvService},
+    service::{Context, KvService, StreamService},
 };
-use crate::admin::{AdminService, CollectionsService};
+use crate::admin::{AdminService, CollectionsService, GroupsService};
 
 /// Largest HTTP/2 frame: bulk bytes travel in pieces of this size.
 const FRAME_BYTES: u32 = 1 << 20;
@@ -46,7 +49,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a client sends first: the preface of HTTP/2.
 const PREFACE_BYTES: usize = 24;
 /// What the health service knows; the empty name is the node.
-const SERVICES: [&str; 4] = ["", "prkdb.v1.Kv", "prkdb.v1.Collections", "prkdb.v1.Admin"];
+const SERVICES: [&str; 6] = [
+    "",
+    "prkdb.v1.Kv",
+    "prkdb.v1.Stream",
+    "prkdb.v1.Collections",
+    "prkdb.v1.Groups",
+    "prkdb.v1.Admin",
+];
 
 /// Returns a server with the windows, frames and limits of a node.
 fn builder() -> Server {
@@ -84,13 +94,20 @@ pub async fn serve(
     let kv = KvServer::new(KvService::new(context.clone(), stop.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let streams = StreamServer::new(StreamService::new(context.clone(), stop.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let groups =
+        GroupsServer::new(GroupsService::new(context.clone())).max_decoding_message_size(bytes_max);
     let collections = CollectionsServer::new(CollectionsService::new(context.clone()))
         .max_decoding_message_size(bytes_max);
     let admin = AdminServer::new(AdminService::new(context)).max_decoding_message_size(bytes_max);
     let incoming = Incoming { listener, node: Arc::clone(&node), pause: None };
     let served = builder()
         .add_service(kv)
+        .add_service(streams)
         .add_service(collections)
+        .add_service(groups)
         .add_service(admin)
         .add_service(health_service)
         .add_service(reflection)

@@ -20,6 +20,8 @@ pub enum Bug {
     CopyNotMade,
     /// The page of recovery's segment is written together with what it vouches for.
     PageFirst,
+    /// A sidecar that lies there is taken for the right one.
+    SidecarNotCompared,
 }
 
 #[cfg(debug_assertions)]

@@ -16,11 +16,13 @@ pub mod kv;
 pub mod log;
 pub mod sequencer;
 mod shard;
+mod stream;
 mod values;
 
 #[cfg(test)]
 mod model_tests;
 
 pub use error::StorageError;
-pub use shard::{Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot};
+pub use shard::{Fetched, Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot};
+pub use stream::{Bounds, SidecarDone, SidecarJob};
 pub use values::ValueReader;

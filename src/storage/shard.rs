@@ -1,13 +1,18 @@
 //! One shard on one replica: its log, what that adds up to, and what readers see of it.
 //!
-//! The log has one lock, the applied state another; neither is held across a call to the disk but in
-//! the rare case of a truncation. Readers of keys take none: they follow a published root to a place
-//! in a segment.
+//! The log has one lock, the applied state another, the index of the streams a third; none is held
+//! across a call to the disk but in the rare case of a truncation. Readers of keys take none: they follow
+//! a published root to a place in a segment.
 //!
-//! Owns the order of the two locks (log before state). Does not know who drives it.
+//! - `apply`: the log becomes state.
+//! - `stream`: the batches of a partition from an offset on.
+//!
+//! Owns the order of the locks (log, state, streams). Does not know who drives it.
+
+mod apply;
+mod stream;
 
 use std::{
-    collections::VecDeque,
     io,
     ops::{Bound, Range},
     path::Path,
@@ -23,20 +28,21 @@ use super::{
     disk::Disk,
     kv::{
         catalog::Catalog,
-        state::{Applied, PartitionStats, Roots, State},
+        state::{PartitionStats, Roots, State},
         tree::{Iter, Leaf, Root},
     },
     log::{
-        FlushJob, JudgedLog, Log, LogState, Place, PrepareDone, PrepareJob, Prepared, Recovery,
-        Segments,
+        FlushJob, JudgedLog, Log, LogState, PrepareDone, PrepareJob, Prepared, Recovery, Segments,
         entry::{Entry, LogId, Vote},
         header::Lsn,
         options::{GROUP_BYTES_MAX, LogOptions},
-        read_placed,
     },
     sequencer::{Sequencer, Verdict, WriteRequest},
+    stream::StreamIndex,
     values,
 };
+
+pub use self::stream::Fetched;
 
 /// What a shard is told when it is opened.
 #[derive(Clone, Debug)]
@@ -70,7 +76,10 @@ impl JudgedShard {
     pub fn settle(self) -> Result<(Shard, Recovery), StorageError> {
         let (log, recovery) = self.log.settle()?;
         let segments = log.segments();
+        let (disk, dir, log_id) = log.home();
+        let stream = StreamIndex::new(disk, dir, log_id);
         let shard = Shard {
+            stream: Mutex::new(stream),
             log: Mutex::new(log),
             state: Mutex::new(State::new(self.producer_bytes_max)),
             segments,
@@ -87,6 +96,7 @@ impl JudgedShard {
 pub struct Shard {
     log: Mutex<Log>,
     state: Mutex<State>,
+    stream: Mutex<StreamIndex>,
     segments: Arc<Segments>,
     roots: ArcSwap<Roots>,
     catalog: ArcSwap<Catalog>,
@@ -138,10 +148,9 @@ pub struct ShardStats {
     pub producers: usize,
     /// Bytes of its segments.
     pub log_bytes: u64,
+    /// Bytes of memory of the index of its streams.
+    pub stream_index_bytes: u64,
 }
-
-/// Entries are read back in pieces of this size.
-const FOLD_BYTES: u64 = 4 << 20;
 
 impl Shard {
     /// Opens the shard in `dir`: recovers its log and applies it up to the committed index it saved.
@@ -179,31 +188,6 @@ impl Shard {
         };
         let log = Log::judge(disk, dir, log_options, rng, now_ms)?;
         Ok(JudgedShard { log, producer_bytes_max: options.producer_bytes_max })
-    }
-
-    fn fold_committed(&self) -> Result<(), StorageError> {
-        let log = self.log();
-        let (first, committed) = (log.first_index(), log.committed().map(|id| id.index));
-        drop(log);
-        let (Some(first), Some(committed)) = (first, committed) else { return Ok(()) };
-        let mut next = first;
-        while next <= committed {
-            let plan = self.log().plan_fold(next..committed + 1, FOLD_BYTES);
-            let entries = plan.run()?;
-            let ids: Vec<LogId> = entries.iter().map(|entry| entry.id).collect();
-            let Some(last) = ids.last() else { break };
-            next = last.index + 1;
-            let places: Vec<Place> = {
-                let log = self.log();
-                ids.iter().filter_map(|id| log.locate(id.index)).map(|(_, place)| place).collect()
-            };
-            let mut state = self.state();
-            for (entry, place) in entries.iter().zip(places) {
-                state.apply(entry, place)?;
-            }
-        }
-        self.state().publish(&self.roots, &self.catalog);
-        Ok(())
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -347,69 +331,6 @@ impl Shard {
         self.log().set_now(now_ms);
     }
 
-    /// Returns the last entry applied, and the last membership with the entry that set it.
-    pub fn applied(&self) -> (Option<LogId>, Option<(LogId, Bytes)>) {
-        let state = self.state();
-        (state.applied(), state.membership().cloned())
-    }
-
-    /// Applies an entry without frames.
-    pub fn apply_blank(&self, id: LogId) {
-        self.state().apply_blank(id);
-    }
-
-    /// Applies a membership.
-    pub fn apply_membership(&self, id: LogId, membership: Bytes) {
-        self.state().apply_membership(id, membership);
-    }
-
-    /// Applies one normal entry that stands in the log.
-    ///
-    /// # Errors
-    /// As [`Shard::apply_all`].
-    pub fn apply(&self, id: LogId) -> Result<Applied, StorageError> {
-        let mut applied = self.apply_all(&[id])?;
-        applied.pop_front().ok_or_else(|| StorageError::Apply {
-            index: id.index,
-            reason: "it has no frames".to_owned(),
-        })
-    }
-
-    /// Applies entries that stand in the log, in order, and publishes once what readers see. Returns
-    /// one answer for each entry with frames.
-    ///
-    /// # Errors
-    /// [`StorageError::Apply`] if an entry contradicts the state: a defect, after which the shard
-    /// must not go on.
-    pub fn apply_all(&self, ids: &[LogId]) -> Result<VecDeque<Applied>, StorageError> {
-        let mut located = Vec::with_capacity(ids.len());
-        {
-            let log = self.log();
-            for id in ids {
-                located.push((*id, log.locate(id.index)));
-            }
-        }
-        let mut answers = VecDeque::with_capacity(ids.len());
-        let mut state = self.state();
-        for (id, found) in located {
-            let (cached, place) = found.ok_or_else(|| StorageError::Apply {
-                index: id.index,
-                reason: "it is not in the log".to_owned(),
-            })?;
-            let entry = match cached {
-                Some(entry) => entry,
-                None => read_placed(Some(place), &self.segments, id.index)?,
-            };
-            answers.extend(state.apply(&entry, place)?);
-        }
-        state.publish(&self.roots, &self.catalog);
-        drop(state);
-        if let Some(last) = ids.last() {
-            self.log().applied(last.index);
-        }
-        Ok(answers)
-    }
-
     /// Decides a write on the applied state.
     pub fn decide(
         &self,
@@ -481,6 +402,7 @@ impl Shard {
             let log = self.log();
             (log.prepared_bytes(), log.tail_cache_bytes(), log.log_bytes())
         };
+        let stream_index_bytes = self.stream_index_bytes();
         let state = self.state();
         ShardStats {
             segment_count: self.segments.count(),
@@ -490,6 +412,7 @@ impl Shard {
             keys: state.keys_total(),
             producers: state.windows().count(),
             log_bytes,
+            stream_index_bytes,
         }
     }
 }

@@ -107,6 +107,9 @@ impl DiskFile for Excused<dyn DiskFile> {
     fn sync_all(&self) -> io::Result<()> {
         self.excuse(self.inner.sync_all())
     }
+    fn will_need(&self, position: u64, len: u64) {
+        self.inner.will_need(position, len);
+    }
     fn map_source(&self) -> Option<&File> {
         self.inner.map_source()
     }

@@ -1,4 +1,4 @@
-//! Power cuts under a whole shard: key index and producer windows are those of the model.
+//! Power cuts under a whole shard: key index, producer windows and streams are those of the model.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,8 +10,12 @@ use std::{
 use bytes::Bytes;
 use prkdb::storage::{
     Shard, ShardOptions,
+    bug::{self, Bug},
     clock::{Rng as _, SeededRng},
-    disk::sim::{Loss, SimDisk},
+    disk::{
+        Disk as _,
+        sim::{Loss, SimDisk},
+    },
     log::{
         PrepareMode,
         entry::{Entry, LogId, Payload},
@@ -22,7 +26,7 @@ use prkdb::storage::{
     },
 };
 use prkdb_types::{
-    BatchBuilder, Compression, ErrorCode, ProducerStamp, ShardCommand,
+    Batch, BatchBuilder, Compression, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand,
     command::{PartitionPut, ShardChange},
 };
 
@@ -33,6 +37,10 @@ use super::{
 
 const COLLECTION: u32 = 1;
 const PARTITIONS: u32 = 3;
+/// A collection without key index, and its one partition.
+const EVENTS: u32 = 2;
+const EVENTS_PARTITION: u32 = 4;
+const EVENTS_PRODUCER: i64 = 30;
 const TERM: u64 = 4;
 const LIMITS: SequencerLimits = SequencerLimits {
     entry_bytes_max: 64 << 10,
@@ -48,6 +56,8 @@ struct Sent {
     base_offset: u64,
     next_sequence: i32,
 }
+
+type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// What the shard must be after an entry.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +93,8 @@ struct Load {
     gathered: Model,
     /// After the entry of each index.
     models: Vec<Model>,
+    /// Every record of each partition: time, key, value.
+    streams: BTreeMap<u32, Vec<Record>>,
     /// Boundary, entries appended, entries synced.
     moments: Vec<(u64, usize, usize)>,
 }
@@ -118,6 +130,14 @@ impl Load {
         for applied in self.shard.apply_all(&[id]).unwrap() {
             self.sequencer.resolved(applied.sequence);
         }
+        while let Some(job) = self.shard.next_sidecar() {
+            let result = job.run();
+            self.shard.sidecar_done(&job, result);
+        }
+    }
+
+    fn streamed(&mut self, partition: u32, record: Record) {
+        self.streams.entry(partition).or_default().push(record);
     }
 
     fn take(&mut self) {
@@ -165,6 +185,7 @@ impl Load {
             if let Some(offset) = self.accept(&request) {
                 self.gathered.keys.remove(&key[..]);
                 self.gathered.next_offsets.insert(partition, offset + 1);
+                self.streamed(partition, (3, Some(key.to_vec()), None));
             }
             return;
         }
@@ -181,6 +202,7 @@ impl Load {
             condition: Condition::None,
         };
         let offset = self.accept(&request).unwrap();
+        self.streamed(partition, (3, Some(key.to_vec()), Some(value.clone())));
         self.gathered.keys.insert(key.to_vec(), (value, offset));
         self.gathered.next_offsets.insert(partition, offset + 1);
         if let Some(producer) = producer {
@@ -215,6 +237,7 @@ impl Load {
         let request = WriteRequest::Batch { partition, collection: COLLECTION, batch };
         let offset = self.accept(&request).unwrap();
         for (version, (key, value)) in (offset..).zip(records) {
+            self.streamed(partition, (4, Some(key.to_vec()), value.clone()));
             match value {
                 Some(value) => self.gathered.keys.insert(key.to_vec(), (value, version)),
                 None => self.gathered.keys.remove(&key[..]),
@@ -222,6 +245,27 @@ impl Load {
             self.gathered.next_offsets.insert(partition, version + 1);
         }
         self.sent(producer, request, offset, count);
+    }
+
+    /// Events, with and without keys, whose times go up and down.
+    fn write_events(&mut self) {
+        let mut builder = BatchBuilder::new(self.stamp(EVENTS_PRODUCER), Compression::Zstd);
+        let mut records = Vec::new();
+        for _ in 0..=self.below(20) {
+            let time = i64::try_from(self.below(1000)).unwrap() + 10 * self.models.len() as i64;
+            let key = (self.below(2) == 0).then(|| vec![1, 2]);
+            let value = Some(self.rng.next_u64().to_le_bytes().repeat(4));
+            builder.push(time, key.as_deref(), value.as_deref(), &[]).unwrap();
+            records.push((time, key, value));
+        }
+        let count = i32::try_from(records.len()).unwrap();
+        let batch = CheckedBatch::check(builder.finish().unwrap().to_bytes(), None).unwrap();
+        let (partition, collection) = (EVENTS_PARTITION, EVENTS);
+        let request = WriteRequest::Batch { partition, collection, batch };
+        let offset = self.accept(&request).unwrap();
+        self.gathered.next_offsets.insert(partition, offset + u64::try_from(count).unwrap());
+        records.into_iter().for_each(|record| self.streamed(partition, record));
+        self.sent(EVENTS_PRODUCER, request, offset, count);
     }
 }
 
@@ -236,18 +280,19 @@ fn run(seed: u64, entries: usize) -> Load {
         rng: SeededRng::new(seed),
         gathered: Model::default(),
         models: Vec::new(),
+        streams: BTreeMap::new(),
         moments: Vec::new(),
     };
     load.append(Payload::Blank);
-    let commands = (1..=PARTITIONS)
+    let commands = (1..=EVENTS_PARTITION)
         .map(|partition| ShardCommand {
             id: partition.into(),
             version: 1,
             change: Some(ShardChange::PartitionPut(PartitionPut {
                 partition,
-                collection: COLLECTION,
-                number: partition - 1,
-                key_index: true,
+                collection: if partition == EVENTS_PARTITION { EVENTS } else { COLLECTION },
+                number: (partition - 1) % PARTITIONS,
+                key_index: partition != EVENTS_PARTITION,
             })),
         })
         .collect();
@@ -255,7 +300,11 @@ fn run(seed: u64, entries: usize) -> Load {
     load.take();
     while load.models.len() < entries {
         for _ in 0..=load.below(4) {
-            if load.below(3) == 0 { load.write_batch() } else { load.write_one() }
+            match load.below(4) {
+                0 => load.write_batch(),
+                1 => load.write_events(),
+                _ => load.write_one(),
+            }
         }
         load.take();
         if load.below(12) == 0 {
@@ -298,8 +347,64 @@ fn check(disk: &SimDisk, load: &Load, (appended, synced): (usize, usize)) -> Res
         if shard.partition_state(*partition).map(|state| state.next_offset) != Some(*next) {
             return Err(format!("partition {partition} has another end"));
         }
+        let records = &load.streams[partition][..usize::try_from(*next).unwrap()];
+        check_stream(&shard, *partition, records)?;
     }
     check_windows(&shard, model)
+}
+
+/// The records of a partition are read from any offset, and found by their time.
+fn check_stream(shard: &Shard, partition: u32, records: &[Record]) -> Result<(), String> {
+    let end = records.len() as u64;
+    let bounds = shard.stream_bounds(partition);
+    if (bounds.log_start, bounds.high_watermark) != (0, end) {
+        return Err(format!("partition {partition} of {end} records has {bounds:?}"));
+    }
+    for (from, bytes_max) in [(0, 1), (0, 1 << 20), (end / 2, 700)] {
+        let mut next = from;
+        while next < end {
+            let fetched =
+                shard.fetch(partition, next, bytes_max).map_err(|error| error.to_string())?;
+            let read = decode(&fetched.parts)?;
+            let first = read.first().map_or(u64::MAX, |(offset, _)| *offset);
+            if first > next || fetched.next_offset <= next {
+                return Err(format!("partition {partition} at {next}: {first}, {fetched:?}"));
+            }
+            for (offset, record) in read {
+                if records.get(usize::try_from(offset).unwrap()) != Some(&record) {
+                    return Err(format!("partition {partition} has another record at {offset}"));
+                }
+            }
+            next = fetched.next_offset;
+        }
+    }
+    for time in (0..2600).step_by(130) {
+        let expected = records.iter().position(|(reached, ..)| *reached >= time);
+        let found = shard.offset_at_time(partition, time).map_err(|error| error.to_string())?;
+        if found.map(|(offset, _)| offset) != expected.map(|at| at as u64) {
+            return Err(format!(
+                "partition {partition}: time {time} is {expected:?}, not {found:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn decode(parts: &[Bytes]) -> Result<Vec<(u64, Record)>, String> {
+    let mut rest = Bytes::from(parts.concat());
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (batch, bytes) = Batch::split_first(&rest).map_err(|error| error.to_string())?;
+        batch.verify_crc().map_err(|error| error.to_string())?;
+        let opened = batch.records(DecompressLimit::new(1 << 20));
+        for record in &opened.map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+            records.push((record.offset, (record.timestamp_ms, key, value)));
+        }
+        rest = rest.slice(bytes..);
+    }
+    Ok(records)
 }
 
 /// A repeat is known and gets the offset it got, and a gap is refused.
@@ -337,30 +442,58 @@ fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn key_index_and_producer_windows_are_those_of_the_model_after_any_power_cut() {
-    let mut seen = HashSet::new();
-    let mut crashes = 0;
-    for seed in 1..=4 {
-        let load = run(seed, 150);
-        assert!(load.shard.stats().segment_count >= 3);
-        for image in load.disk.take_recording() {
-            let count = load.moments.partition_point(|moment| moment.0 <= image.boundary());
-            let bounds =
-                count.checked_sub(1).map_or((0, 0), |at| (load.moments[at].1, load.moments[at].2));
-            for loss in Loss::every(image.unsynced_count(), 0..4) {
-                crashes += 1;
-                let crashed = image.crash(loss);
-                if !seen.insert((crashed.hash(), bounds.1)) {
-                    continue;
-                }
-                check(&crashed, &load, bounds).unwrap_or_else(|error| {
-                    panic!("load {seed}, boundary {}, {loss:?}: {error}", image.boundary())
-                });
+/// What was tried.
+#[derive(Default)]
+struct Tally {
+    crashes: usize,
+    seen: HashSet<(u64, usize)>,
+    /// Disks with a sidecar, whole or not.
+    with_sidecars: usize,
+}
+
+fn check_load(seed: u64, tally: &mut Tally) -> Result<(), String> {
+    let load = run(seed, 150);
+    assert!(load.shard.stats().segment_count >= 3);
+    for image in load.disk.take_recording() {
+        let count = load.moments.partition_point(|moment| moment.0 <= image.boundary());
+        let bounds =
+            count.checked_sub(1).map_or((0, 0), |at| (load.moments[at].1, load.moments[at].2));
+        for loss in Loss::every(image.unsynced_count(), 0..4) {
+            tally.crashes += 1;
+            let crashed = image.crash(loss);
+            if !tally.seen.insert((crashed.hash(), bounds.1)) {
+                continue;
             }
+            let names = crashed.list(Path::new(DIR)).unwrap();
+            let is_sidecar = |name: &std::ffi::OsString| name.to_str().unwrap().contains(".index");
+            tally.with_sidecars += usize::from(names.iter().any(is_sidecar));
+            check(&crashed, &load, bounds).map_err(|error| {
+                format!("load {seed}, boundary {}, {loss:?}: {error}", image.boundary())
+            })?;
         }
     }
-    let disks: HashSet<u64> = seen.iter().map(|(hash, _)| *hash).collect();
+    Ok(())
+}
+
+#[test]
+fn keys_producers_and_streams_are_those_of_the_model_after_any_power_cut() {
+    let mut tally = Tally::default();
+    for seed in 1..=4 {
+        check_load(seed, &mut tally).unwrap();
+    }
+    let disks: HashSet<u64> = tally.seen.iter().map(|(hash, _)| *hash).collect();
+    let (crashes, sidecars) = (tally.crashes, tally.with_sidecars);
     say(&format!("shards: {crashes} crashes, {} distinct disks", disks.len()));
+    say(&format!("shards: {sidecars} disks with a sidecar"));
     assert!(disks.len() > 3000, "{} distinct disks", disks.len());
+    assert!(sidecars > 1000, "{sidecars} with a sidecar");
+}
+
+#[test]
+fn planted_sidecar_that_is_not_compared_is_caught() {
+    let planted = bug::plant(Bug::SidecarNotCompared);
+    let found = (1..=4).try_for_each(|seed| check_load(seed, &mut Tally::default()));
+    drop(planted);
+    say(&format!("planted sidecar: {found:?}"));
+    assert!(found.is_err());
 }

@@ -20,3 +20,4 @@ mod restart;
 mod scan;
 mod service;
 mod start;
+mod streams;

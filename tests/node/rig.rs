@@ -16,7 +16,8 @@ use prkdb_proto::{
     RpcStatus,
     v1::{
         DeleteRequest, DescribeCollectionRequest, ErrorDetail, GetRequest, Outcome, PutRequest,
-        admin_client::AdminClient, collections_client::CollectionsClient, kv_client::KvClient,
+        admin_client::AdminClient, collections_client::CollectionsClient,
+        groups_client::GroupsClient, kv_client::KvClient, stream_client::StreamClient,
     },
 };
 use prkdb_types::{PartitionTable, Partitioner};
@@ -263,6 +264,16 @@ impl Rig {
         KvClient::new(self.channel.clone())
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(256 << 20)
+    }
+
+    pub(crate) fn streams(&self) -> StreamClient<Channel> {
+        StreamClient::new(self.channel.clone())
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(256 << 20)
+    }
+
+    pub(crate) fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone())
     }
 
     pub(crate) fn collections(&self) -> CollectionsClient<Channel> {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prkdb_proto::v1::ErrorDetail;
-use prkdb_types::{ErrorCode, ErrorKind, Retry};
+use prkdb_types::{BatchError, ErrorCode, ErrorKind, Retry};
 
 use crate::detail;
 
@@ -132,6 +132,20 @@ pub enum ClientError {
         #[source]
         source: getrandom::Error,
     },
+    /// A batch that a server sent is damaged.
+    #[error("read collection '{collection}', partition {partition}, batch at offset {offset}")]
+    Corrupt {
+        /// The collection.
+        collection: Arc<str>,
+        /// The number of the partition in it.
+        partition: u32,
+        /// The offset of the batch's first record; where not even that can be read, the offset that the
+        /// partition was read up to.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        source: Arc<BatchError>,
+    },
     /// A server answered with something that no server of this version sends.
     #[error("{address} broke the protocol: {reason}")]
     Protocol {
@@ -153,6 +167,7 @@ impl ClientError {
             Self::Refused(refusal) => refusal.code,
             Self::Deadline { .. } => ErrorCode::Deadline,
             Self::UnknownOutcome { .. } => ErrorCode::UnknownOutcome,
+            Self::Corrupt { .. } => ErrorCode::Corrupt,
             Self::Halted { .. } | Self::Closed | Self::Random { .. } | Self::Protocol { .. } => {
                 ErrorCode::Internal
             }

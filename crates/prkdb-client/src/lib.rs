@@ -2,7 +2,8 @@
 //!
 //! A [`Client`] sends single operations over one multiplexed stream per connection and repeats them,
 //! within a deadline, under the same producer and sequence, so that a write is applied at most once.
-//! A [`BatchWriter`] sends record batches. Every failure is a [`ClientError`] that says what is known
+//! A [`BatchWriter`] sends record batches. A [`Consumer`] reads the records of a collection by their
+//! offsets and follows what is appended. Every failure is a [`ClientError`] that says what is known
 //! about the write.
 //!
 //! ```no_run
@@ -21,6 +22,7 @@ mod address;
 mod batch;
 mod client;
 mod clock;
+mod consumer;
 mod kv;
 mod options;
 mod scan;
@@ -45,6 +47,9 @@ pub use batch::{
 };
 pub use client::{Client, Health, Listing};
 pub use clock::{Clock, SystemClock};
+pub use consumer::{
+    ConsumedRecord, Consumer, ConsumerOptions, FetchedBatch, FetchedRecords, StartAt,
+};
 pub use error::{Attempt, ClientError, Outcome, Refusal};
 pub use kv::{Condition, Consistency, Delete, Get, MultiGet, Put, Read, Value, Written};
 pub use options::{ClientOptions, Transport};

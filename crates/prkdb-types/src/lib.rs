@@ -14,7 +14,7 @@ mod error;
 
 pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, Compression, DecompressLimit, ProducerStamp,
-    RecordView, Records, sequence_after,
+    RecordCursor, RecordView, Records, SharedHeaders, SharedRecord, sequence_after,
 };
 pub use collection::{
     Cleanup, CollectionName, CollectionSettings, Durability, KeyIndex, NameError, Placement,

@@ -17,7 +17,7 @@ use super::{
     types::{Once, Proposal, TypeConfig},
 };
 use crate::{
-    node::{NodeError, driver::Flusher},
+    node::{NodeError, driver::Flusher, growth::Growth},
     storage::{
         Shard,
         kv::state::Applied,
@@ -70,6 +70,7 @@ pub(crate) struct Group {
     shard: Arc<Shard>,
     options: GroupOptions,
     applied: watch::Receiver<Option<LogId>>,
+    growth: Arc<Growth>,
 }
 
 impl std::fmt::Debug for Group {
@@ -119,11 +120,17 @@ impl Group {
         let failed = |reason: String| NodeError::Consensus { shard: options.shard, reason };
         let config = options.config().validate().map_err(|error| failed(error.to_string()))?;
         let log = LogStore::new(Arc::clone(&shard), flusher);
-        let (state_machine, applied) = StateMachine::new(Arc::clone(&shard));
+        let growth = Arc::new(Growth::default());
+        let (state_machine, applied) = StateMachine::new(Arc::clone(&shard), Arc::clone(&growth));
         let raft = Raft::new(options.replica, Arc::new(config), NoPeers, log, state_machine)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { raft, shard, options, applied })
+        Ok(Self { raft, shard, options, applied, growth })
+    }
+
+    /// Returns those who wait for partitions to grow.
+    pub(crate) fn growth(&self) -> &Arc<Growth> {
+        &self.growth
     }
 
     /// Makes this replica the only voter of a new shard; does nothing in one that has begun.

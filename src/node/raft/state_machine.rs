@@ -18,7 +18,10 @@ use super::{
         Response, TypeConfig, from_log_id, membership_from_bytes, membership_to_bytes, to_log_id,
     },
 };
-use crate::storage::{Shard, StorageError, log::entry::LogId};
+use crate::{
+    node::growth::Growth,
+    storage::{Shard, StorageError, kv::catalog::CONTROL_PARTITION, log::entry::LogId},
+};
 
 /// Most entries of one group.
 const GROUP_ENTRIES_MAX: usize = 256;
@@ -28,6 +31,7 @@ const GROUP_ENTRIES_MAX: usize = 256;
 pub(super) struct StateMachine {
     shard: Arc<Shard>,
     applied: watch::Sender<Option<LogId>>,
+    growth: Arc<Growth>,
 }
 
 /// An entry of a group that waits for its answer.
@@ -35,9 +39,12 @@ type Waiting = (EntryOf<TypeConfig>, Option<ApplyResponder<TypeConfig>>);
 
 impl StateMachine {
     /// Returns a view of the shard, and where its progress can be watched.
-    pub(super) fn new(shard: Arc<Shard>) -> (Self, watch::Receiver<Option<LogId>>) {
+    pub(super) fn new(
+        shard: Arc<Shard>,
+        growth: Arc<Growth>,
+    ) -> (Self, watch::Receiver<Option<LogId>>) {
         let (applied, progress) = watch::channel(shard.applied().0);
-        (Self { shard, applied }, progress)
+        (Self { shard, applied, growth }, progress)
     }
 
     fn apply_group(&self, group: Vec<Waiting>) -> Result<(), StorageError> {
@@ -74,6 +81,12 @@ impl StateMachine {
         }
         let ids: Vec<LogId> = waiting.iter().map(|(entry, _)| from_log_id(&entry.log_id)).collect();
         let applied = self.shard.apply_all(&ids)?;
+        let grown = applied.iter().flat_map(|entry| &entry.frames).map(|frame| frame.partition);
+        self.growth.grew(grown.clone());
+        if grown.clone().any(|partition| partition == CONTROL_PARTITION) {
+            // A partition may have gone.
+            self.growth.changed();
+        }
         for ((_, responder), applied) in waiting.drain(..).zip(applied) {
             if let Some(responder) = responder {
                 responder.send(Response(Some(applied)));

@@ -328,15 +328,17 @@ macro_rules! run {
 
 fn plain(place: &Place) -> (Opened, LogStore, Machine) {
     let opened = place.open();
-    let (store, machine) =
-        (opened.store.clone(), Machine(StateMachine::new(Arc::clone(&opened.shard)).0));
+    let (store, machine) = (
+        opened.store.clone(),
+        Machine(StateMachine::new(Arc::clone(&opened.shard), Arc::default()).0),
+    );
     (opened, store, machine)
 }
 
 /// The state machine stays open, on a log of its own: what it applies is in no log.
 fn reopened() -> (Opened, Reopened, Machine) {
     let other = Place::new_sim().open();
-    let machine = Machine(StateMachine::new(Arc::clone(&other.shard)).0);
+    let machine = Machine(StateMachine::new(Arc::clone(&other.shard), Arc::default()).0);
     (other, Reopened::new(Place::real()), machine)
 }
 

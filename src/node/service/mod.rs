@@ -9,6 +9,7 @@ mod kv;
 mod produce;
 mod scan;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +17,4 @@ pub use context::Context;
 pub use convert::limits as limits_message;
 pub use kv::KvService;
 pub use status::{to_detail, to_status};
+pub use stream::StreamService;

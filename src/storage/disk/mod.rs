@@ -168,6 +168,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// As [`DiskFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Says that bytes will be read soon, so that the disk may fetch them meanwhile. Only a hint.
+    fn will_need(&self, position: u64, len: u64);
+
     /// Returns the file to map into memory; `None` where there is no file of the operating system.
     fn map_source(&self) -> Option<&File>;
 }

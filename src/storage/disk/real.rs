@@ -196,6 +196,13 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fsync(&self.file)?)
     }
 
+    fn will_need(&self, position: u64, len: u64) {
+        let len = std::num::NonZeroU64::new(len);
+        let advice = rustix::fs::Advice::WillNeed;
+        // A hint that is refused changes nothing.
+        let _heard = rustix::fs::fadvise(&self.file, position, len, advice);
+    }
+
     fn map_source(&self) -> Option<&File> {
         Some(&self.file)
     }

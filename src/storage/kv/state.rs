@@ -89,6 +89,8 @@ pub struct State {
     indexes: BTreeMap<u32, Index>,
     index_bytes: u64,
     windows: Windows,
+    /// Partitions that went since [`State::take_removed`] was called.
+    removed: Vec<u32>,
 }
 
 impl State {
@@ -104,6 +106,7 @@ impl State {
             indexes: BTreeMap::new(),
             index_bytes: 0,
             windows: Windows::new(producer_bytes_max),
+            removed: Vec::new(),
         }
     }
 
@@ -281,10 +284,16 @@ impl State {
 
     fn remove_partition(&mut self, partition: u32) {
         let Some(gone) = self.partitions.remove(&partition) else { return };
+        self.removed.push(partition);
         let is_used = self.partitions.values().any(|other| other.collection == gone.collection);
         if !is_used && let Some(index) = self.indexes.remove(&gone.collection) {
             self.index_bytes -= index.tree.bytes() as u64;
         }
+    }
+
+    /// Returns the partitions that went since the last call.
+    pub fn take_removed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.removed)
     }
 
     /// Publishes what was applied since the last call: the roots that changed, and, if the set of

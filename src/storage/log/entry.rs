@@ -342,16 +342,12 @@ fn encode_write(entry: &Entry, write: &Write, stamp: Stamp, seed: &Seed) -> Enco
 }
 
 /// Returns where each batch of a normal entry starts inside the entry.
-pub fn batch_positions(write: &Write) -> Vec<u32> {
+pub fn batch_positions(write: &Write) -> impl Iterator<Item = u32> {
     let mut position =
         ENTRY_HEADER_BYTES + WRITE_PREFIX_BYTES + FRAME_HEADER_BYTES * write.frames.len();
-    write
-        .frames
-        .iter()
-        .map(|frame| {
-            let at = short(position);
-            position += frame.batch.len();
-            at
-        })
-        .collect()
+    write.frames.iter().map(move |frame| {
+        let at = short(position);
+        position += frame.batch.len();
+        at
+    })
 }

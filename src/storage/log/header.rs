@@ -185,7 +185,7 @@ fn u64_at(bytes: &[u8; ENTRY_HEADER_BYTES], at: usize) -> u64 {
 
 /// Copies `N` bytes out of a buffer at a constant place inside it.
 #[expect(clippy::indexing_slicing, reason = "constant places inside a buffer of constant size")]
-pub(super) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(in crate::storage) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::entry::LogId;
 
 /// Where an entry starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Number of the segment.
     pub segment: u32,

@@ -19,17 +19,18 @@ const SIGBUS_EXIT_CODE: i32 = 12;
 
 static HANDLER: Once = Once::new();
 
-/// Maps the first `len` bytes of a sealed segment.
+/// Maps the first `len` bytes of a sealed segment, or of a sidecar.
 ///
 /// # Errors
 /// What the system says, or that the file is shorter than `len`.
-pub(super) fn map_sealed(file: &File, len: u64) -> io::Result<Bytes> {
+pub(in crate::storage) fn map_sealed(file: &File, len: u64) -> io::Result<Bytes> {
     if file.metadata()?.len() < len {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "segment is shorter than sealed"));
     }
     let len = usize::try_from(len).map_err(io::Error::other)?;
     HANDLER.call_once(install_handler);
-    // SAFETY: the segment is sealed, so no writer of ours changes or cuts the first `len` bytes, and
+    // SAFETY: the segment is sealed, so no writer of ours changes or cuts the first `len` bytes (a
+    // sidecar is written once under another name, and replaced by a rename, never in place), and
     // the directory's lock keeps other nodes out. The map is private to reading; a foreign truncation
     // raises SIGBUS, which the handler turns into an exit.
     let map: Mmap = unsafe { MmapOptions::new().len(len).map(file) }?;

@@ -27,6 +27,7 @@ mod tail;
 mod writer;
 
 pub use index::Place;
+pub(super) use mmap::map_sealed;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
 pub use recovery::{JudgedLog, Recovery};

@@ -4,9 +4,11 @@
 
 use std::{ops::Range, sync::Arc};
 
+use prkdb_types::batch::Batch;
+
 use super::{
     body::Check,
-    entry::{Entry, Item},
+    entry::{Entry, Item, Payload, batch_positions},
     index::Place,
     segments::{Segment, Segments},
     writer::Log,
@@ -58,6 +60,38 @@ impl Log {
             }
         }
         ReadPlan { sources, bytes_max, segments: self.segments() }
+    }
+
+    /// Returns the batches at places of one segment, which rise; `None` for each that is not in memory.
+    pub fn cached_batches(
+        &self,
+        segment: u32,
+        positions: impl Iterator<Item = u32>,
+    ) -> Vec<Option<Batch>> {
+        let mut positions = positions.peekable();
+        let mut found = Vec::new();
+        let Some(first) = positions.peek().copied() else { return found };
+        let first = Place { segment, position: first };
+        let place_of = |index| self.fold.index.place(index);
+        let entries = self.tail.since(|index| place_of(index).is_some_and(|place| place <= first));
+        let batches = entries.map_while(|entry| Some((entry, place_of(entry.id.index)?)));
+        let mut batches =
+            batches.take_while(|(_, place)| place.segment <= segment).flat_map(|(entry, place)| {
+                let Payload::Normal(write) = &entry.payload else { return Vec::new() };
+                let here = place.segment == segment;
+                let starts = batch_positions(write).map(|position| place.position + position);
+                starts.zip(&write.frames).filter(|_| here).collect()
+            });
+        let mut next = batches.next();
+        for position in positions {
+            while next.as_ref().is_some_and(|(start, _)| *start < position) {
+                next = batches.next();
+            }
+            let is_it = next.as_ref().filter(|(start, _)| *start == position);
+            // The clone counts a reference.
+            found.push(is_it.map(|(_, frame)| frame.batch.clone()));
+        }
+        found
     }
 
     /// Returns the entry at `index` and where it lies; `None` where there is none or it has no place

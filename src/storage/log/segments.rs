@@ -72,6 +72,11 @@ impl Segment {
         Ok(buffer.freeze())
     }
 
+    /// Returns whether nothing will be written to it any more.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed_len.get().is_some()
+    }
+
     fn mapped(&self) -> Option<&Bytes> {
         let len = *self.sealed_len.get()?;
         self.map

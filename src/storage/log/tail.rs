@@ -49,6 +49,15 @@ impl TailCache {
         self.entries.get(slot).map(|cached| &cached.entry)
     }
 
+    /// Returns the entries from the last one on that is at or before a place, by what tells places.
+    pub(super) fn since(
+        &self,
+        is_at_or_before: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = &Entry> {
+        let behind = self.entries.partition_point(|cached| is_at_or_before(cached.entry.id.index));
+        self.entries.range(behind.saturating_sub(1)..).map(|cached| &cached.entry)
+    }
+
     /// Drops the entries behind `kept`; all of them for `None`.
     pub(super) fn truncate_after(&mut self, kept: Option<u64>) {
         while let Some(last) = self.entries.back()

@@ -271,6 +271,11 @@ impl Log {
         self.now_ms = now_ms;
     }
 
+    /// Returns where the log lives, and its id.
+    pub(in crate::storage) fn home(&self) -> (Arc<dyn Disk>, &Path, u64) {
+        (Arc::clone(&self.disk), &self.dir, self.log_id)
+    }
+
     /// Returns the segments, for readers that do not take the writer's lock.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.segments)

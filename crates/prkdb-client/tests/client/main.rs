@@ -5,10 +5,12 @@ mod proxy;
 mod server;
 mod server_batches;
 mod server_collections;
+mod server_stream;
 
 mod batches;
 mod collections;
 mod connects;
+mod consumes;
 mod errors;
 mod reads;
 mod writes;

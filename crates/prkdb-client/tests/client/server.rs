@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prkdb_client::{Client, ClientOptions, Endpoint, ErrorCode};
 use prkdb_proto::v1::{
     self, ErrorDetail, ExchangeReply, ExchangeRequest, Outcome, admin_server, collections_server,
-    exchange_reply, exchange_request::Operation, kv_server,
+    exchange_reply, exchange_request::Operation, kv_server, stream_server,
 };
 use tokio::{
     net::TcpListener,
@@ -23,6 +23,8 @@ use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
 };
+
+use crate::server_stream::StreamState;
 
 pub(crate) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
@@ -77,6 +79,8 @@ pub(crate) struct State {
     pub(crate) metadata_calls: usize,
     pub(crate) collections: BTreeMap<String, v1::CollectionSettings>,
     pub(crate) waiting_bytes: usize,
+    /// The logs of the partitions and how they are read.
+    pub(crate) stream: StreamState,
     values: HashMap<Bytes, (Bytes, u64)>,
     applied: HashMap<(u64, u32, u32), v1::WriteReply>,
     offset: u64,
@@ -112,6 +116,7 @@ impl Fake {
         let serving = Server::builder()
             .add_service(kv_server::KvServer::new(fake.clone()))
             .add_service(admin_server::AdminServer::new(fake.clone()))
+            .add_service(stream_server::StreamServer::new(fake.clone()))
             .add_service(collections_server::CollectionsServer::new(fake.clone()))
             .add_service(tonic_health::server::health_reporter().1)
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
@@ -260,7 +265,7 @@ pub(crate) fn refusal(code: ErrorCode, outcome: Outcome) -> ErrorDetail {
     detail
 }
 
-type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl kv_server::Kv for Fake {
@@ -391,8 +396,11 @@ impl admin_server::Admin for Fake {
                 ..v1::CollectionSettings::default()
             };
             settings.set_partitioner(v1::Partitioner::Ring);
-            let place =
-                |number| v1::PartitionPlace { number, shard: 1, leader_address: leader.clone() };
+            let place = |number| {
+                let own = state.stream.leaders.get(&number);
+                let leader_address = own.unwrap_or(&leader).clone();
+                v1::PartitionPlace { number, shard: 1, leader_address }
+            };
             v1::Collection {
                 id: 7,
                 name,

@@ -1,13 +1,36 @@
 //! The stream of batches of the scripted server.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+use prkdb_client::ErrorCode;
 use prkdb_proto::v1;
 use prkdb_types::Batch;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use crate::server::{Fake, Seen, Step, limits};
+use crate::server::{Fake, Seen, Step, limits, refusal};
+
+fn sequence_of(batch: &Bytes) -> i32 {
+    Batch::parse(batch.clone()).unwrap().header().base_sequence
+}
+
+fn answer(
+    id: u64,
+    partition: u32,
+    applied: Result<(u64, bool), v1::ErrorDetail>,
+) -> v1::produce_reply::Message {
+    use v1::produce_reply::{Ack, Failed, Message};
+    match applied {
+        Ok((base_offset, duplicate)) => {
+            let append_time_ms = 1_000;
+            let revision = 1;
+            let ack = Ack { id, partition, base_offset, revision, append_time_ms, duplicate };
+            Message::Ack(ack)
+        }
+        Err(detail) => Message::Failed(Failed { id, partition, detail: Some(detail) }),
+    }
+}
 
 impl Fake {
     pub(crate) async fn batches(
@@ -21,6 +44,8 @@ impl Fake {
         };
         let mut unanswered = VecDeque::new();
         let mut acks = self.acks.subscribe();
+        // Where a batch failed, and what must come next for its partition to go on.
+        let mut failed_at = BTreeMap::new();
         self.state().waiting_bytes = 0;
         loop {
             let held = !*acks.borrow_and_update();
@@ -48,15 +73,30 @@ impl Fake {
             let step = self.see(&batch);
             let bytes = batch.batch.len();
             let (id, partition) = (batch.id, batch.partition);
-            let ack = reply::Ack { id, partition, ..reply::Ack::default() };
             match step {
-                Step::Serve => unanswered.push_back((reply::Message::Ack(ack), bytes)),
+                Step::Serve => {
+                    let sequence = sequence_of(&batch.batch);
+                    let applied = match failed_at.get(&partition) {
+                        Some(expected) if *expected != sequence => {
+                            Err(refusal(ErrorCode::OutOfOrder, v1::Outcome::NotApplied))
+                        }
+                        _ => {
+                            failed_at.remove(&partition);
+                            self.apply_batch(partition, &batch.batch)
+                        }
+                    };
+                    unanswered.push_back((answer(id, partition, applied), bytes));
+                }
                 Step::Refuse(detail) => {
+                    failed_at.insert(partition, sequence_of(&batch.batch));
                     let failed = reply::Failed { id, partition, detail: Some(detail) };
                     unanswered.push_back((reply::Message::Failed(failed), bytes));
                 }
                 Step::Hold | Step::ApplyAndHold => {}
                 Step::Cut | Step::ApplyAndCut => {
+                    if matches!(step, Step::ApplyAndCut) {
+                        let _applied = self.apply_batch(partition, &batch.batch);
+                    }
                     let _gone = replies.send(Err(Status::unavailable("cut"))).await;
                     return;
                 }

@@ -105,13 +105,35 @@ impl Batch {
         Ok((Self::parse_exact(bytes.slice(..total))?, total))
     }
 
+    /// Takes a batch whose head and tail came apart. The checksum is not verified.
+    ///
+    /// # Errors
+    /// As [`Batch::parse`], of the two end to end.
+    pub fn from_parts(head: [u8; HEAD_LEN], tail: Bytes) -> Result<Self, BatchError> {
+        let found = HEAD_LEN + tail.len();
+        let total = stated_len(&head)?;
+        if found < total {
+            return Err(BatchError::Truncated { needed: total, found });
+        }
+        if found > total {
+            return Err(BatchError::TrailingBytes(found - total));
+        }
+        Self::checked(head, tail)
+    }
+
     fn parse_exact(mut bytes: Bytes) -> Result<Self, BatchError> {
         let truncated = BatchError::Truncated { needed: HEADER_LEN, found: bytes.len() };
         let Some(head) = bytes.first_chunk::<HEAD_LEN>().copied() else { return Err(truncated) };
         bytes.advance(HEAD_LEN);
-        let Some(header) = BatchHeader::decode(&head, &bytes) else { return Err(truncated) };
-        header.check(bytes.len() - FIELDS_LEN)?;
-        Ok(Self { head, tail: bytes })
+        Self::checked(head, bytes)
+    }
+
+    fn checked(head: [u8; HEAD_LEN], tail: Bytes) -> Result<Self, BatchError> {
+        let found = HEAD_LEN + tail.len();
+        let header = BatchHeader::decode(&head, &tail)
+            .ok_or(BatchError::Truncated { needed: HEADER_LEN, found })?;
+        header.check(tail.len() - FIELDS_LEN)?;
+        Ok(Self { head, tail })
     }
 
     /// Puts a batch together from fields and `tail`, whose first 40 bytes are room for them.
@@ -150,6 +172,12 @@ impl Batch {
     pub fn crc(&self) -> u32 {
         let [.., a, b, c, d] = self.head;
         u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Returns the offset behind the last one of the batch.
+    pub fn next_offset(&self) -> u64 {
+        // The check of the header keeps the last offset below 2^63.
+        self.base_offset().saturating_add(u64::from(self.header().offset_count()))
     }
 
     /// Returns the offset of the first record.
@@ -211,20 +239,25 @@ impl Batch {
 
 /// Returns how many bytes the first batch has, once that many are there.
 fn whole_len(bytes: &[u8]) -> Result<usize, BatchError> {
+    let total = stated_len(bytes)?;
     let found = bytes.len();
-    let Some([_, _, _, _, _, _, _, _, length @ ..]) = bytes.first_chunk::<LENGTH_END>() else {
-        return Err(BatchError::Truncated { needed: HEADER_LEN, found });
-    };
-    let length = i32::from_be_bytes(*length);
-    let total = usize::try_from(length)
-        .ok()
-        .and_then(|length| length.checked_add(LENGTH_END))
-        .filter(|total| *total >= HEADER_LEN)
-        .ok_or(BatchError::Length(length))?;
     if found < total {
         return Err(BatchError::Truncated { needed: total, found });
     }
     Ok(total)
+}
+
+/// Returns how many bytes the length field says that the first batch has.
+fn stated_len(bytes: &[u8]) -> Result<usize, BatchError> {
+    let Some([_, _, _, _, _, _, _, _, length @ ..]) = bytes.first_chunk::<LENGTH_END>() else {
+        return Err(BatchError::Truncated { needed: HEADER_LEN, found: bytes.len() });
+    };
+    let length = i32::from_be_bytes(*length);
+    usize::try_from(length)
+        .ok()
+        .and_then(|length| length.checked_add(LENGTH_END))
+        .filter(|total| *total >= HEADER_LEN)
+        .ok_or(BatchError::Length(length))
 }
 
 impl BatchHeader {

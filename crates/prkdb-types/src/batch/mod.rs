@@ -15,11 +15,14 @@ mod header;
 
 mod record;
 
+mod cursor;
+
 mod builder;
 mod compress;
 
 pub use builder::{BatchBuilder, ProducerStamp, sequence_after};
 pub use compress::{Compression, DecompressLimit};
+pub use cursor::{RecordCursor, SharedHeaders, SharedRecord};
 pub use error::{BatchError, RecordProblem};
 pub use header::{Batch, BatchHeader, HEAD_LEN, HEADER_LEN};
 pub use record::{HeaderIter, RecordIter, RecordView, Records};

@@ -70,13 +70,7 @@ impl Records {
 
     /// Returns the records in order. After an error there are no more.
     pub fn iter(&self) -> RecordIter<'_> {
-        RecordIter {
-            records: self,
-            rest: Cursor(&self.payload),
-            index: 0,
-            offset_delta_min: 0,
-            is_done: false,
-        }
+        RecordIter { records: self, walk: Walk::default() }
     }
 
     /// Returns the record at this place, from 0; `None` at or behind the end.
@@ -181,55 +175,79 @@ impl<'a> IntoIterator for &'a Records {
 #[derive(Clone, Debug)]
 pub struct RecordIter<'a> {
     records: &'a Records,
-    rest: Cursor<'a>,
-    index: u32,
-    offset_delta_min: i32,
-    is_done: bool,
-}
-
-impl<'a> RecordIter<'a> {
-    fn step(&mut self) -> Result<Option<RecordView<'a>>, BatchError> {
-        let index = self.index;
-        if index >= self.records.count {
-            let bytes = self.rest.0.len();
-            if bytes > 0 {
-                return Err(BatchError::AfterLastRecord { count: index, bytes });
-            }
-            return Ok(None);
-        }
-        let (record, offset_delta) = self
-            .records
-            .decode(&mut self.rest)
-            .map_err(|problem| BatchError::Record { index, problem })?;
-        if offset_delta < self.offset_delta_min {
-            let problem = RecordProblem::OffsetDelta(offset_delta);
-            return Err(BatchError::Record { index, problem });
-        }
-        self.offset_delta_min = offset_delta.saturating_add(1);
-        self.index += 1;
-        Ok(Some(record))
-    }
+    walk: Walk,
 }
 
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordView<'a>, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done {
-            return None;
-        }
-        let step = self.step().transpose();
-        self.is_done = !matches!(step, Some(Ok(_)));
-        step
+        self.walk.next(self.records)
     }
 }
 
 impl std::iter::FusedIterator for RecordIter<'_> {}
 
+/// A place between two records, and what must hold of those that follow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Walk {
+    position: usize,
+    index: u32,
+    offset_delta_min: i32,
+    is_done: bool,
+}
+
+impl Walk {
+    /// Reads the next record. After an error there are no more.
+    pub(super) fn next<'a>(
+        &mut self,
+        records: &'a Records,
+    ) -> Option<Result<RecordView<'a>, BatchError>> {
+        if self.is_done {
+            return None;
+        }
+        let step = self.step(records).transpose();
+        self.is_done = !matches!(step, Some(Ok(_)));
+        step
+    }
+
+    fn step<'a>(&mut self, records: &'a Records) -> Result<Option<RecordView<'a>>, BatchError> {
+        let index = self.index;
+        let mut rest = Cursor(records.payload.get(self.position..).unwrap_or_default());
+        if index >= records.count {
+            let bytes = rest.0.len();
+            if bytes > 0 {
+                return Err(BatchError::AfterLastRecord { count: index, bytes });
+            }
+            return Ok(None);
+        }
+        let (record, offset_delta) =
+            records.decode(&mut rest).map_err(|problem| BatchError::Record { index, problem })?;
+        if offset_delta < self.offset_delta_min {
+            let problem = RecordProblem::OffsetDelta(offset_delta);
+            return Err(BatchError::Record { index, problem });
+        }
+        self.offset_delta_min = offset_delta.saturating_add(1);
+        self.position = records.payload.len() - rest.0.len();
+        self.index += 1;
+        Ok(Some(record))
+    }
+}
+
 impl<'a> RecordView<'a> {
     /// Returns the headers in order: name and value, `None` for a header without one.
     pub fn headers(&self) -> HeaderIter<'a> {
-        HeaderIter { rest: Cursor(self.headers), count: self.header_count }
+        HeaderIter::new(self.headers, self.header_count)
+    }
+
+    /// Returns how many headers there are.
+    pub fn header_count(&self) -> usize {
+        self.header_count
+    }
+
+    /// Returns the headers as they stand in the buffer, which they keep alive.
+    pub(super) fn header_bytes(&self) -> Bytes {
+        if self.header_count == 0 { Bytes::new() } else { self.payload.slice_ref(self.headers) }
     }
 
     /// Returns the key as a slice of the batch's buffer, which it keeps alive.
@@ -248,6 +266,13 @@ impl<'a> RecordView<'a> {
 pub struct HeaderIter<'a> {
     rest: Cursor<'a>,
     count: usize,
+}
+
+impl<'a> HeaderIter<'a> {
+    /// Takes what the decoding of a record has checked.
+    pub(super) fn new(headers: &'a [u8], count: usize) -> Self {
+        Self { rest: Cursor(headers), count }
+    }
 }
 
 impl<'a> Iterator for HeaderIter<'a> {

@@ -80,6 +80,25 @@ fn a_run_of_batches_splits_and_is_not_one_batch() {
 }
 
 #[test]
+fn head_and_tail_that_came_apart_are_checked_as_one() {
+    let whole = small_batch().to_bytes();
+    let head: [u8; 21] = *whole.first_chunk().unwrap();
+    let tail = whole.slice(21..);
+    assert_eq!(Batch::from_parts(head, tail.clone()).unwrap(), small_batch());
+    let cut = Batch::from_parts(head, tail.slice(..tail.len() - 1)).unwrap_err();
+    assert!(matches!(cut, BatchError::Truncated { needed, .. } if needed == whole.len()));
+    let longer = Bytes::from([tail.as_ref(), &[0]].concat());
+    let longer = Batch::from_parts(head, longer).unwrap_err();
+    assert!(matches!(longer, BatchError::TrailingBytes(1)));
+    for (at, bytes) in [(8, &[0xff; 4][..]), (16, &[1]), (0, &[0xff; 8])] {
+        let forged = forged(at, bytes);
+        let head = *forged.first_chunk().unwrap();
+        let apart = Batch::from_parts(head, forged.slice(21..)).unwrap_err();
+        assert_eq!(apart.to_string(), Batch::parse(forged).unwrap_err().to_string());
+    }
+}
+
+#[test]
 fn stamping_leaves_the_checksum_and_the_records_as_they_are() {
     let mut batch = small_batch();
     let before = batch.clone();
@@ -158,9 +177,27 @@ fn a_record_that_does_not_decode_is_named_by_its_index() {
 }
 
 #[test]
+fn a_record_of_the_cursor_shares_the_buffer_and_outlives_its_batch() {
+    let tail = small_batch().tail().clone();
+    let batch = Batch::from_parts(*small_batch().head(), tail.clone()).unwrap();
+    let mut records = batch.records(LIMIT).unwrap().into_iter();
+    let first = records.next().unwrap().unwrap();
+    assert_eq!(records.records().count(), 2);
+    drop((batch, records));
+    let key = first.key.as_ref().unwrap();
+    let buffer = tail.as_ptr_range();
+    assert!(buffer.contains(&key.as_ptr()), "a slice, not a copy");
+    assert_eq!((key.as_ref(), first.offset), (&b"one"[..], 5));
+    assert_eq!(first.headers.iter().collect::<Vec<_>>(), [("h", Some(&b"x"[..]))]);
+    assert_eq!(first.headers.len(), 1);
+}
+
+#[test]
 fn fewer_records_than_bytes_are_noticed_at_the_end() {
     let batch = Batch::parse(forged(57, &1_i32.to_be_bytes())).unwrap();
     let found: Vec<_> = batch.records(LIMIT).unwrap().iter().map(|r| r.is_ok()).collect();
+    assert_eq!(found, [true, false]);
+    let found: Vec<_> = batch.records(LIMIT).unwrap().into_iter().map(|r| r.is_ok()).collect();
     assert_eq!(found, [true, false]);
 }
 
@@ -242,6 +279,10 @@ proptest! {
                 for ordinal in 0..records.count() {
                     let _record = records.get(ordinal);
                 }
+                let all = records.iter().count();
+                let mut shared = records.into_iter();
+                prop_assert_eq!(shared.by_ref().map_while(Result::ok).count(), read);
+                prop_assert!(all == read || shared.next().is_none(), "nothing after an error");
             }
         }
     }

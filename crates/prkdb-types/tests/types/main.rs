@@ -9,7 +9,7 @@ mod golden;
 mod partitions;
 
 use bytes::Bytes;
-use prkdb_types::{Batch, DecompressLimit, RecordView};
+use prkdb_types::{Batch, DecompressLimit, RecordView, SharedRecord};
 use proptest::prelude::*;
 
 /// Enough for every batch of these tests.
@@ -38,9 +38,29 @@ impl From<RecordView<'_>> for Owned {
     }
 }
 
+impl From<SharedRecord> for Owned {
+    fn from(record: SharedRecord) -> Self {
+        Self {
+            timestamp_ms: record.timestamp_ms,
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.map(Bytes::copy_from_slice)))
+                .collect(),
+            key: record.key,
+            value: record.value,
+        }
+    }
+}
+
 fn owned_records(batch: &Batch) -> Vec<Owned> {
     let records = batch.records(LIMIT).unwrap();
-    records.iter().map(|record| Owned::from(record.unwrap())).collect()
+    let read: Vec<Owned> = records.iter().map(|record| Owned::from(record.unwrap())).collect();
+    let offsets: Vec<u64> = records.iter().map(|record| record.unwrap().offset).collect();
+    let shared: Vec<SharedRecord> = records.into_iter().map(Result::unwrap).collect();
+    assert!(shared.iter().map(|record| record.offset).eq(offsets));
+    assert_eq!(shared.into_iter().map(Owned::from).collect::<Vec<_>>(), read);
+    read
 }
 
 fn payload() -> impl Strategy<Value = Option<Bytes>> {

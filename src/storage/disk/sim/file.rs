@@ -102,6 +102,8 @@ impl DiskFile for SimFile {
         self.sync()
     }
 
+    fn will_need(&self, _position: u64, _len: u64) {}
+
     fn map_source(&self) -> Option<&File> {
         None
     }

@@ -1,0 +1,136 @@
+//! The log becomes state: at the start up to the committed index it saved, then entry by entry.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::Shard;
+use crate::storage::{
+    StorageError,
+    kv::state::Applied,
+    log::{
+        Place,
+        entry::{Entry, LogId},
+        read_placed,
+    },
+};
+
+/// Entries are read back in pieces of this size.
+const FOLD_BYTES: u64 = 4 << 20;
+
+impl Shard {
+    pub(super) fn fold_committed(&self) -> Result<(), StorageError> {
+        let log = self.log();
+        let (first, committed) = (log.first_index(), log.committed().map(|id| id.index));
+        drop(log);
+        let (Some(first), Some(committed)) = (first, committed) else { return Ok(()) };
+        let mut next = first;
+        while next <= committed {
+            let plan = self.log().plan_fold(next..committed + 1, FOLD_BYTES);
+            let entries = plan.run()?;
+            let ids: Vec<LogId> = entries.iter().map(|entry| entry.id).collect();
+            let Some(last) = ids.last() else { break };
+            next = last.index + 1;
+            let places: Vec<Place> = {
+                let log = self.log();
+                ids.iter().filter_map(|id| log.locate(id.index)).map(|(_, place)| place).collect()
+            };
+            let mut state = self.state();
+            for (entry, place) in entries.iter().zip(places) {
+                state.apply(entry, place)?;
+                self.stream().append(entry, place);
+            }
+            drop(state);
+            // As soon as they are due, so that no more than a segment's frames are in memory.
+            self.write_sidecars();
+        }
+        self.publish(&mut self.state());
+        Ok(())
+    }
+
+    fn write_sidecars(&self) {
+        while let Some(job) = self.next_sidecar() {
+            let result = job.run();
+            self.sidecar_done(&job, result);
+        }
+    }
+
+    /// Lets readers see what was applied.
+    fn publish(&self, state: &mut super::State) {
+        state.publish(&self.roots, &self.catalog);
+        for partition in state.take_removed() {
+            self.stream().remove(partition);
+        }
+    }
+
+    /// Returns the last entry applied, and the last membership with the entry that set it.
+    pub fn applied(&self) -> (Option<LogId>, Option<(LogId, Bytes)>) {
+        let state = self.state();
+        (state.applied(), state.membership().cloned())
+    }
+
+    /// Applies an entry without frames.
+    pub fn apply_blank(&self, id: LogId) {
+        self.state().apply_blank(id);
+    }
+
+    /// Applies a membership.
+    pub fn apply_membership(&self, id: LogId, membership: Bytes) {
+        self.state().apply_membership(id, membership);
+    }
+
+    /// Applies one normal entry that stands in the log.
+    ///
+    /// # Errors
+    /// As [`Shard::apply_all`].
+    pub fn apply(&self, id: LogId) -> Result<Applied, StorageError> {
+        let mut applied = self.apply_all(&[id])?;
+        applied.pop_front().ok_or_else(|| StorageError::Apply {
+            index: id.index,
+            reason: "it has no frames".to_owned(),
+        })
+    }
+
+    /// Applies entries that stand in the log, in order, and publishes once what readers see. Returns
+    /// one answer for each entry with frames.
+    ///
+    /// # Errors
+    /// [`StorageError::Apply`] if an entry contradicts the state: a defect, after which the shard
+    /// must not go on.
+    pub fn apply_all(&self, ids: &[LogId]) -> Result<VecDeque<Applied>, StorageError> {
+        let mut located = Vec::with_capacity(ids.len());
+        {
+            let log = self.log();
+            for id in ids {
+                located.push((*id, log.locate(id.index)));
+            }
+        }
+        let mut answers = VecDeque::with_capacity(ids.len());
+        let mut entries: Vec<(Entry, Place)> = Vec::with_capacity(ids.len());
+        let mut state = self.state();
+        for (id, found) in located {
+            let (cached, place) = found.ok_or_else(|| StorageError::Apply {
+                index: id.index,
+                reason: "it is not in the log".to_owned(),
+            })?;
+            let entry = match cached {
+                Some(entry) => entry,
+                None => read_placed(Some(place), &self.segments, id.index)?,
+            };
+            answers.extend(state.apply(&entry, place)?);
+            entries.push((entry, place));
+        }
+        {
+            let mut stream = self.stream();
+            for (entry, place) in &entries {
+                stream.append(entry, *place);
+            }
+        }
+        self.publish(&mut state);
+        drop(state);
+        if let Some(last) = ids.last() {
+            self.log().applied(last.index);
+        }
+        Ok(answers)
+    }
+}
