@@ -1,12 +1,11 @@
 //! Encoding batches.
 
+use bytes::Bytes;
+
 use super::{
-    Batch, BatchError, BatchHeader, Compression, DecompressLimit, HEAD_LEN, HEADER_LEN,
+    Batch, BatchError, BatchHeader, Compression, DecompressLimit, HEADER_LEN, header::LENGTH_END,
     record::NewRecord, varint::varint_len,
 };
-
-/// Room in front of the records for the fixed fields that the checksum covers.
-const ROOM: usize = HEADER_LEN - HEAD_LEN;
 
 /// The longest batch: its length field, which does not count its own 12 bytes, is an i32.
 const BATCH_LEN_MAX: usize = 0x7fff_ffff;
@@ -54,8 +53,8 @@ pub struct BatchBuilder {
     base_timestamp: i64,
     max_timestamp: i64,
     count: i32,
-    // `ROOM` bytes, then the records.
-    tail: Vec<u8>,
+    // Room for the fixed fields, then the records.
+    whole: Vec<u8>,
 }
 
 impl BatchBuilder {
@@ -66,9 +65,14 @@ impl BatchBuilder {
 
     /// Starts an empty batch with room for `bytes` bytes of records.
     pub fn with_capacity(stamp: ProducerStamp, compression: Compression, bytes: usize) -> Self {
-        let mut tail = Vec::with_capacity(ROOM + bytes);
-        tail.resize(ROOM, 0);
-        Self { stamp, compression, base_timestamp: 0, max_timestamp: 0, count: 0, tail }
+        let mut whole = Vec::with_capacity(HEADER_LEN + bytes);
+        whole.resize(HEADER_LEN, 0);
+        Self { stamp, compression, base_timestamp: 0, max_timestamp: 0, count: 0, whole }
+    }
+
+    /// Says who wrote the batch, where that is known only once the records are encoded.
+    pub fn set_stamp(&mut self, stamp: ProducerStamp) {
+        self.stamp = stamp;
     }
 
     /// Adds a record. A key of `None` makes it a pure event, a value of `None` a tombstone.
@@ -95,8 +99,8 @@ impl BatchBuilder {
         if self.len_bytes().saturating_add(record_len) > BATCH_LEN_MAX {
             return Err(BatchError::TooLarge { limit: BATCH_LEN_MAX });
         }
-        self.tail.reserve(record_len);
-        record.encode(body_len, &mut self.tail);
+        self.whole.reserve(record_len);
+        record.encode(body_len, &mut self.whole);
         self.base_timestamp = base_timestamp;
         self.max_timestamp =
             if is_first { timestamp_ms } else { self.max_timestamp.max(timestamp_ms) };
@@ -107,7 +111,7 @@ impl BatchBuilder {
 
     /// Returns how many bytes the batch will have at most: compression that does not help is left out.
     pub fn len_bytes(&self) -> usize {
-        HEAD_LEN + self.tail.len()
+        self.whole.len()
     }
 
     /// Returns how many records there are.
@@ -126,31 +130,40 @@ impl BatchBuilder {
     /// reader would take it for a bomb.
     ///
     /// # Errors
-    /// [`BatchError::Empty`] without a record; [`BatchError::Compress`] if the codec fails.
+    /// [`BatchError::Empty`] without a record; [`BatchError::Producer`] for a stamp that no batch may have;
+    /// [`BatchError::Compress`] if the codec fails.
     pub fn finish(self) -> Result<Batch, BatchError> {
+        Batch::parse(self.finish_bytes()?)
+    }
+
+    /// Encodes the batch as [`BatchBuilder::finish`] does, into one buffer: the one its records were
+    /// encoded into, where it is not compressed.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::finish`], but the stamp is not checked.
+    pub fn finish_bytes(self) -> Result<Bytes, BatchError> {
         if self.is_empty() {
             return Err(BatchError::Empty);
         }
         let packed = self.packed()?;
-        let (compression, tail) = match packed {
+        let (compression, whole) = match packed {
             Some(packed) => (self.compression, packed),
-            None => (Compression::None, self.tail),
+            None => (Compression::None, self.whole),
         };
         let timestamps = (self.base_timestamp, self.max_timestamp);
-        let header = header(self.stamp, compression, timestamps, self.count, tail.len())?;
-        Ok(Batch::seal(&header, tail))
+        sealed(self.stamp, compression, timestamps, self.count, whole)
     }
 
     fn packed(&self) -> Result<Option<Vec<u8>>, BatchError> {
         if self.compression == Compression::None {
             return Ok(None);
         }
-        let mut packed = Vec::with_capacity(ROOM + self.tail.len() / 4);
-        packed.resize(ROOM, 0);
-        let plain = self.tail.get(ROOM..).unwrap_or_default();
+        let mut packed = Vec::with_capacity(HEADER_LEN + self.whole.len() / 4);
+        packed.resize(HEADER_LEN, 0);
+        let plain = self.whole.get(HEADER_LEN..).unwrap_or_default();
         self.compression.compress(plain, &mut packed)?;
-        let readable = DecompressLimit::new(usize::MAX).for_input(packed.len() - ROOM);
-        let helps = packed.len() < self.tail.len() && plain.len() <= readable;
+        let readable = DecompressLimit::new(usize::MAX).for_input(packed.len() - HEADER_LEN);
+        let helps = packed.len() < self.whole.len() && plain.len() <= readable;
         Ok(helps.then_some(packed))
     }
 }
@@ -159,7 +172,8 @@ impl Batch {
     /// Encodes a batch of one record, uncompressed, with one allocation.
     ///
     /// # Errors
-    /// [`BatchError::TooLarge`] if it would be longer than 2 GiB.
+    /// [`BatchError::TooLarge`] if it would be longer than 2 GiB; [`BatchError::Producer`] for a stamp that
+    /// no batch may have.
     pub fn single(
         stamp: ProducerStamp,
         timestamp_ms: i64,
@@ -169,13 +183,12 @@ impl Batch {
     ) -> Result<Self, BatchError> {
         let record = NewRecord { timestamp_delta: 0, offset_delta: 0, key, value, headers };
         let (body_len, record_len) = record_len(&record)?;
-        let mut tail = Vec::with_capacity(ROOM + record_len);
-        tail.resize(ROOM, 0);
-        record.encode(body_len, &mut tail);
-        debug_assert_eq!(tail.len(), ROOM + record_len, "the length was computed exactly");
+        let mut whole = Vec::with_capacity(HEADER_LEN + record_len);
+        whole.resize(HEADER_LEN, 0);
+        record.encode(body_len, &mut whole);
+        debug_assert_eq!(whole.len(), HEADER_LEN + record_len, "the length was computed exactly");
         let timestamps = (timestamp_ms, timestamp_ms);
-        let header = header(stamp, Compression::None, timestamps, 1, tail.len())?;
-        Ok(Self::seal(&header, tail))
+        Self::parse(sealed(stamp, Compression::None, timestamps, 1, whole)?)
     }
 }
 
@@ -187,17 +200,17 @@ fn record_len(record: &NewRecord<'_>) -> Result<(i32, usize), BatchError> {
     Ok((body_len, varint_len(body_len.into()) + body))
 }
 
-fn header(
+/// Fills the room in front of the records.
+fn sealed(
     stamp: ProducerStamp,
     compression: Compression,
     (base_timestamp, max_timestamp): (i64, i64),
     count: i32,
-    tail_len: usize,
-) -> Result<BatchHeader, BatchError> {
-    // Leader epoch, magic and checksum lie between the length field and the tail.
-    let length =
-        i32::try_from(tail_len + 9).map_err(|_| BatchError::TooLarge { limit: BATCH_LEN_MAX })?;
-    Ok(BatchHeader {
+    mut whole: Vec<u8>,
+) -> Result<Bytes, BatchError> {
+    let length = i32::try_from(whole.len() - LENGTH_END)
+        .map_err(|_| BatchError::TooLarge { limit: BATCH_LEN_MAX })?;
+    let header = BatchHeader {
         base_offset: 0,
         length,
         leader_epoch: -1,
@@ -212,5 +225,7 @@ fn header(
         producer_epoch: stamp.epoch,
         base_sequence: stamp.base_sequence,
         count,
-    })
+    };
+    Batch::seal(&header, &mut whole);
+    Ok(Bytes::from(whole))
 }

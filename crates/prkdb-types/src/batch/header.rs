@@ -31,7 +31,7 @@ pub const HEAD_LEN: usize = 21;
 pub const HEADER_LEN: usize = 61;
 
 /// How many bytes precede the end of the length field, which does not count them.
-const LENGTH_END: usize = 12;
+pub(super) const LENGTH_END: usize = 12;
 
 /// The fixed fields behind the head.
 const FIELDS_LEN: usize = HEADER_LEN - HEAD_LEN;
@@ -136,19 +136,18 @@ impl Batch {
         Ok(Self { head, tail })
     }
 
-    /// Puts a batch together from fields and `tail`, whose first 40 bytes are room for them.
-    pub(super) fn seal(header: &BatchHeader, mut tail: Vec<u8>) -> Self {
+    /// Writes fields and checksum into `whole`, whose first 61 bytes are room for them.
+    pub(super) fn seal(header: &BatchHeader, whole: &mut [u8]) {
+        let Some((head, tail)) = whole.split_first_chunk_mut::<HEAD_LEN>() else { return };
         if let Some(room) = tail.first_chunk_mut::<FIELDS_LEN>() {
             header.encode_fields(room);
         }
-        let mut head = [0; HEAD_LEN];
         let mut to = head.as_mut_slice();
         to.put_i64(header.base_offset);
         to.put_i32(header.length);
         to.put_i32(header.leader_epoch);
         to.put_i8(header.magic);
-        to.put_u32(crc32c(&tail));
-        Self { head, tail: Bytes::from(tail) }
+        to.put_u32(crc32c(tail));
     }
 
     /// Checks the checksum, which covers all but the head.

@@ -246,6 +246,25 @@ fn an_empty_batch_is_not_built() {
 }
 
 #[test]
+fn a_batch_in_one_buffer_is_the_same_batch_and_may_be_stamped_at_last() {
+    for compression in Compression::ALL {
+        let builder = |stamp| {
+            let mut builder = BatchBuilder::new(stamp, *compression);
+            for record in 0..50_u32 {
+                builder.push(9, None, Some(&record.to_be_bytes()), &[]).unwrap();
+            }
+            builder
+        };
+        let mut late = builder(ProducerStamp::NONE);
+        late.set_stamp(STAMP);
+        let len_max = late.len_bytes();
+        let bytes = late.finish_bytes().unwrap();
+        assert!(bytes.len() <= len_max);
+        assert_eq!(Batch::parse(bytes).unwrap(), builder(STAMP).finish().unwrap());
+    }
+}
+
+#[test]
 fn sequences_wrap_at_two_to_the_31() {
     use prkdb_types::sequence_after;
     assert_eq!(sequence_after(0, 3), 3);
