@@ -31,6 +31,8 @@ pub mod batch_put;
 pub mod bench;
 pub mod collection;
 pub mod completions;
+pub mod consume;
+pub mod consumer;
 pub mod delete;
 pub mod demo;
 pub mod get;

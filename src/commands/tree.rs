@@ -9,7 +9,8 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
+    batch_put, bench, collection, completions, consume, consumer, delete, demo, get, health, help,
+    man, metrics,
     output::{Format, TimeStyle},
     produce, put, scan, serve, status, values, version,
 };
@@ -218,7 +219,12 @@ pub enum ClientCommand {
     BatchPut(Box<batch_put::Args>),
     /// Append events from a file or standard input to a collection
     Produce(Box<produce::Args>),
-    /// Create, list, describe and drop collections
+    /// Print the records of a collection in their order, and follow it
+    Consume(consume::Args),
+    /// List consumer groups
+    #[command(visible_alias = "group")]
+    Consumer(consumer::Args),
+    /// Create, list, describe, alter and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),
     /// Print the state of the nodes

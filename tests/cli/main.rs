@@ -14,6 +14,7 @@ mod generated;
 mod help;
 mod input;
 mod output;
+mod produce;
 mod schemas;
 mod serve;
 mod sessions;

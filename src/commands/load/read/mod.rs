@@ -33,6 +33,8 @@ pub use shape::Shape;
 pub use table::{ColumnName, Table, TableOptions};
 pub use timestamp::TimestampFormat;
 
+pub(crate) use timestamp::{digits, moment};
+
 /// The longest record that is read: twice the largest value, for escapes and base64.
 pub const RECORD_BYTES_MAX: usize = 34 << 20;
 

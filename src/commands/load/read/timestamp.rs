@@ -55,7 +55,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Seconds, milliseconds or microseconds since 1970, by how many digits there are.
-fn digits(text: &str) -> Option<i64> {
+pub(crate) fn digits(text: &str) -> Option<i64> {
     let number: i64 = text.parse().ok()?;
     match text.len() {
         10 => Some(number * 1000),
