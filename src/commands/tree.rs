@@ -45,9 +45,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   prkdb serve --data-dir ./data
-  prkdb put user:101 '{\"name\": \"Alice\"}'
-  prkdb get user:101
-  prkdb help exit-codes";
+  prkdb put user:101 '{\"name\": \"Alice\"}'; prkdb get user:101";
 
 /// Which colours to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

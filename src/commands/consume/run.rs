@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
-use prkdb_client::{Client, ClientError, Consumer, ConsumerOptions, FetchedBatch, wire};
+use prkdb_client::{Client, ClientError, Consumer, ConsumerOptions, ErrorCode, FetchedBatch, wire};
 
 use super::{args::Args, place::At, print::Printer};
 use crate::commands::{
@@ -42,7 +42,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result {
 /// Finds out where partitions end, and opens the consumer. The deadline counts until then.
 async fn open(session: &Session, args: &Args) -> Result<Consumer> {
     let client = session.client().await?;
-    let until = until(&client, args).await.map_err(|error| session::failure(&error))?;
+    let until = until(&client, args).await?;
     let start = args.from.start();
     let options = ConsumerOptions {
         start,
@@ -64,15 +64,14 @@ async fn open(session: &Session, args: &Args) -> Result<Consumer> {
 }
 
 /// Before which offset each partition ends; empty where they are followed.
-async fn until(
-    client: &Client,
-    args: &Args,
-) -> std::result::Result<BTreeMap<u32, u64>, ClientError> {
+async fn until(client: &Client, args: &Args) -> Result<BTreeMap<u32, u64>> {
+    let failed = |error: ClientError| session::failure(&error);
     let mut until: BTreeMap<u32, u64> = BTreeMap::new();
     if args.until.is_none() && !args.exit_at_end {
         return Ok(until);
     }
-    let bounds = client.list_offsets(&args.collection, Vec::new()).await?;
+    let bounds = client.list_offsets(&args.collection, Vec::new()).await.map_err(failed)?;
+    check_start(args, &bounds)?;
     let is_at_end = args.exit_at_end || args.until == Some(At::Latest);
     for bound in &bounds {
         let end = match args.until {
@@ -88,7 +87,7 @@ async fn until(
             position: Some(time.position()),
         };
         let items = bounds.iter().map(ask).collect();
-        for found in client.list_offsets(&args.collection, items).await? {
+        for found in client.list_offsets(&args.collection, items).await.map_err(failed)? {
             // Where no record has reached the time yet, it is where the partition ends now.
             if let Some(end) = until.get_mut(&found.partition) {
                 *end = (*end).min(found.offset);
@@ -96,6 +95,27 @@ async fn until(
         }
     }
     Ok(until)
+}
+
+/// A partition that ends before it begins is not asked for, and so would not be refused by the server.
+fn check_start(args: &Args, bounds: &[wire::list_offsets_reply::Item]) -> Result {
+    let At::Offset(offset) = args.from else { return Ok(()) };
+    let is_read = |bound: &&wire::list_offsets_reply::Item| {
+        args.partitions.is_empty() || args.partitions.contains(&bound.partition)
+    };
+    let is_outside = |bound: &&wire::list_offsets_reply::Item| {
+        !(bound.log_start..=bound.log_end).contains(&offset)
+    };
+    match bounds.iter().filter(is_read).find(is_outside) {
+        Some(bound) => {
+            let wire::list_offsets_reply::Item { partition, log_start, log_end, .. } = bound;
+            let message = format!(
+                "offset {offset} of partition {partition}: there are {log_start} to {log_end}"
+            );
+            Err(Failure::of(ErrorCode::OffsetOutOfRange, message).into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// A consumer that is being read.
