@@ -4,6 +4,7 @@ use prkdb_client::{Client, ClientError, Listing as Which, wire};
 use prkdb_types::ErrorCode;
 
 use crate::commands::{
+    complete,
     failure::Result,
     output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle},
     session::{self, Session},
@@ -135,6 +136,7 @@ enum CleanupArg {
 )]
 struct DescribeArgs {
     /// Name
+    #[arg(add = complete::collections())]
     name: String,
 }
 
@@ -144,6 +146,7 @@ struct DescribeArgs {
 )]
 struct DropArgs {
     /// Name
+    #[arg(add = complete::collections())]
     name: String,
     /// The name again, as confirmation without a terminal
     #[arg(long, value_name = "NAME")]
@@ -159,6 +162,7 @@ struct DropArgs {
 )]
 struct AlterArgs {
     /// Name
+    #[arg(add = complete::collections())]
     name: String,
     /// Number of partitions it shall have: more than now, and only without a key index
     #[arg(long, value_name = "N")]

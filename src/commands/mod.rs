@@ -12,6 +12,7 @@
 //! It does not know how anything is stored: except `serve`, which starts a node, commands know only
 //! the client.
 
+pub mod complete;
 pub mod config;
 pub mod confirm;
 pub mod exit;

@@ -5,6 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, time::Duration};
 use prkdb_types::Compression;
 
 use crate::commands::{
+    complete,
     failure::{Failure, Result},
     load::{
         self, Format, InputArgs, Job, Kind, Parsing, RunArgs, Sending, column,
@@ -33,6 +34,7 @@ const BATCH_SIZE_MAX: i64 = 1_000_000;
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Collection to append to
+    #[arg(add = complete::collections())]
     collection: String,
     /// What is read.
     #[command(flatten)]

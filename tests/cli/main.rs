@@ -6,6 +6,7 @@ mod batch;
 mod broken;
 mod cases;
 mod codes;
+mod completing;
 mod consume;
 mod data;
 mod directory;

@@ -1,7 +1,7 @@
 //! The flags of `consume`.
 
 use super::{place::At, template::Template};
-use crate::commands::values;
+use crate::commands::{complete, values};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,7 @@ RFC 3339, in UTC where it has no zone, a date, or 10 (seconds) or 13 (millisecon
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Collection to read
+    #[arg(add = complete::collections())]
     pub(super) collection: String,
     /// Partitions to read [default: all]
     #[arg(long = "partition", value_name = "P[,P...]", value_delimiter = ',')]
