@@ -4,6 +4,7 @@ use prkdb_client::{Client, ClientError, Listing as Which, wire};
 use prkdb_types::ErrorCode;
 
 use crate::commands::{
+    complete,
     failure::Result,
     output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle},
     session::{self, Session},
@@ -61,6 +62,8 @@ enum Command {
     Create(CreateArgs),
     /// Describe a collection and its partitions
     Describe(DescribeArgs),
+    /// Give a collection without key index more partitions
+    Alter(AlterArgs),
     /// Drop a collection with everything in it
     #[command(visible_alias = "delete")]
     Drop(DropArgs),
@@ -133,6 +136,7 @@ enum CleanupArg {
 )]
 struct DescribeArgs {
     /// Name
+    #[arg(add = complete::collections())]
     name: String,
 }
 
@@ -142,6 +146,7 @@ struct DescribeArgs {
 )]
 struct DropArgs {
     /// Name
+    #[arg(add = complete::collections())]
     name: String,
     /// The name again, as confirmation without a terminal
     #[arg(long, value_name = "NAME")]
@@ -149,6 +154,19 @@ struct DropArgs {
     /// Succeed if it does not exist
     #[arg(long)]
     if_exists: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  prkdb collection alter events --partitions 6\n  prkdb collection alter events --partitions 6 -o json"
+)]
+struct AlterArgs {
+    /// Name
+    #[arg(add = complete::collections())]
+    name: String,
+    /// Number of partitions it shall have: more than now, and only without a key index
+    #[arg(long, value_name = "N")]
+    partitions: u32,
 }
 
 /// Runs `collection`.
@@ -161,6 +179,7 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
         Command::List(args) => list(session, &args).await,
         Command::Create(args) => create(session, &args).await,
         Command::Describe(args) => describe(session, &args).await,
+        Command::Alter(args) => alter(session, &args).await,
         Command::Drop(args) => drop(session, &args).await,
     }
 }
@@ -271,6 +290,25 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result {
     }
     let said = if is_changed { "created" } else { "already there:" };
     session.output.confirmation(&format!("{said} collection {}", args.name))
+}
+
+async fn alter(session: &mut Session, args: &AlterArgs) -> Result {
+    let client = session.client().await?;
+    let altered = session.writing(client.alter_collection(&args.name, Some(args.partitions))).await;
+    let reply = altered.map_err(|error| session::failure(&error))?;
+    let collection = reply.collection.unwrap_or_default();
+    if session.output.options.format.is_json() {
+        let mut document = Object::document("prkdb.collection-alter/1");
+        document.add("name", collection.name).add("id", collection.id);
+        add_settings(&mut document, collection.settings.unwrap_or_default());
+        document.add("changed", reply.changed);
+        return session.output.document(&document);
+    }
+    let said = if reply.changed { "altered" } else { "already so:" };
+    let partitions = args.partitions;
+    session
+        .output
+        .confirmation(&format!("{said} collection {}, {partitions} partitions", args.name))
 }
 
 async fn existing(client: &Client, name: &str) -> Result<wire::Collection> {

@@ -1,11 +1,22 @@
 //! `prkdb completions`: a script for a shell.
 
-use crate::commands::{failure::Result, session::Session, tree::cli};
+use clap_complete::env::Shells;
+use prkdb_types::ErrorCode;
+
+use crate::commands::{
+    failure::{Failure, Result},
+    session::Session,
+    tree::cli,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   source <(prkdb completions bash)
-  prkdb completions fish > ~/.config/fish/completions/prkdb.fish";
+  source <(prkdb completions bash --dynamic)
+  prkdb completions fish > ~/.config/fish/completions/prkdb.fish
+
+With --dynamic the shell calls prkdb for each completion, which asks the server for the names of collections:
+source it when a shell starts instead of keeping it, so that it fits the program.";
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -13,6 +24,9 @@ Examples:
 pub struct Args {
     /// Shell
     shell: clap_complete::Shell,
+    /// Let the shell ask the program, which knows the names of collections too
+    #[arg(long)]
+    dynamic: bool,
 }
 
 /// Runs `completions`.
@@ -22,6 +36,17 @@ pub struct Args {
 pub fn run(session: &mut Session, args: &Args) -> Result {
     session.output.refuse_special_formats()?;
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut cli(), "prkdb", &mut script);
+    if args.dynamic {
+        let internal =
+            |why: String| Failure::of(ErrorCode::Internal, format!("completions: {why}"));
+        let name = args.shell.to_string();
+        let shells = Shells::builtins();
+        let shell = shells.completer(&name).ok_or_else(|| internal(format!("no shell {name}")))?;
+        shell
+            .write_registration("COMPLETE", "prkdb", "prkdb", "prkdb", &mut script)
+            .map_err(|error| internal(error.to_string()))?;
+    } else {
+        clap_complete::generate(args.shell, &mut cli(), "prkdb", &mut script);
+    }
     session.output.bytes(&script)
 }

@@ -137,21 +137,21 @@ async fn load(session: &mut Session, client: &Client, report: &mut Object) -> Re
         .and_then(|matches| <batch_put::Args as clap::FromArgMatches>::from_arg_matches(&matches));
     let load = parsed.map_err(|error| Failure::of(ErrorCode::Internal, error.to_string()))?;
     let begun = Instant::now();
-    let tally = batch_put::load(session, client, COLLECTION, csv, &load).await?;
+    let tally = batch_put::from_memory(session, client, COLLECTION, csv, &load).await?;
     let taken = begun.elapsed();
-    let rate = per_second(tally.put, taken);
+    let rate = per_second(tally.written, taken);
     step(
         session,
         &format!(
             "batch-put of all flights from New York City in 2013: {} records, {} in {}: {rate} records/s, each on the disk before its answer (sync)",
-            tally.put,
+            tally.written,
             readable_size(tally.bytes),
             shown(taken)
         ),
     )?;
     report
         .add("durability", "sync")
-        .add("records", tally.put)
+        .add("records", tally.written)
         .add("bytes", tally.bytes)
         .add("load_ms", milliseconds(taken))
         .add("records_per_second", rate);

@@ -72,6 +72,7 @@ fn command_help(session: &mut Session, words: &[&str]) -> Result {
 pub const OTHER_VARIABLES: &[(&str, &str)] = &[
     ("PRKDB_LOG", "filter of the logs on stderr, such as info or prkdb_client=debug"),
     ("PRKDB_SERVER_CONFIG", "serve: as --config"),
+    ("COMPLETE", "a shell: print what completes a line of it, as completions --dynamic sets it up"),
     ("NO_COLOR", "no colours, if not empty"),
     ("CLICOLOR_FORCE", "colours also where there is no terminal, if not 0"),
     ("TERM", "'dumb' turns colours and progress off"),

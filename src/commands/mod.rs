@@ -12,6 +12,7 @@
 //! It does not know how anything is stored: except `serve`, which starts a node, commands know only
 //! the client.
 
+pub mod complete;
 pub mod config;
 pub mod confirm;
 pub mod exit;
@@ -31,13 +32,17 @@ pub mod batch_put;
 pub mod bench;
 pub mod collection;
 pub mod completions;
+pub mod consume;
+pub mod consumer;
 pub mod delete;
 pub mod demo;
 pub mod get;
 pub mod health;
 pub mod help;
+pub mod load;
 pub mod man;
 pub mod metrics;
+pub mod produce;
 pub mod put;
 pub mod reference;
 pub mod scan;

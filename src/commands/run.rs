@@ -6,11 +6,11 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, exit,
+    batch_put, bench, collection, completions, consume, consumer, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics,
     output::Format,
-    put, scan, serve,
+    produce, put, scan, serve,
     session::Session,
     status,
     talk::{self, Talk},
@@ -72,6 +72,9 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         }
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
         C::BatchPut(args) => batch_put::run(session, &args),
+        C::Produce(args) => produce::run(session, &args),
+        C::Consume(args) => consume::run(session, &args),
+        C::Consumer(args) => block_on(session, async |session| consumer::run(session, args).await),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)
         }

@@ -13,6 +13,7 @@ use prkdb_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::commands::{
+    complete,
     config::Config,
     confirm::Confirmation,
     failure::{Failure, Outcome, Result},
@@ -140,7 +141,8 @@ pub struct CollectionArg {
         alias = "topic",
         value_name = "NAME",
         env = "PRKDB_COLLECTION",
-        hide_env_values = true
+        hide_env_values = true,
+        add = complete::collections()
     )]
     pub collection: Option<String>,
 }

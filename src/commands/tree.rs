@@ -9,9 +9,10 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, delete, demo, get, health, help, man, metrics,
+    batch_put, bench, collection, completions, consume, consumer, delete, demo, get, health, help,
+    man, metrics,
     output::{Format, TimeStyle},
-    put, scan, serve, status, values, version,
+    produce, put, scan, serve, status, values, version,
 };
 
 /// Returns the command line of the program.
@@ -44,9 +45,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   prkdb serve --data-dir ./data
-  prkdb put user:101 '{\"name\": \"Alice\"}'
-  prkdb get user:101
-  prkdb help exit-codes";
+  prkdb put user:101 '{\"name\": \"Alice\"}'; prkdb get user:101";
 
 /// Which colours to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -216,7 +215,14 @@ pub enum ClientCommand {
     Scan(scan::Args),
     /// Store many records from a file or standard input
     BatchPut(Box<batch_put::Args>),
-    /// Create, list, describe and drop collections
+    /// Append events from a file or standard input to a collection
+    Produce(Box<produce::Args>),
+    /// Print the records of a collection in their order, and follow it
+    Consume(consume::Args),
+    /// List consumer groups
+    #[command(visible_alias = "group")]
+    Consumer(consumer::Args),
+    /// Create, list, describe, alter and drop collections
     #[command(visible_alias = "topic")]
     Collection(collection::Args),
     /// Print the state of the nodes

@@ -71,7 +71,18 @@ fn a_write_without_an_answer_ends_at_its_deadline_with_an_unknown_outcome() {
 fn results_that_find_no_room_are_exit_13() {
     let node = Node::start();
     assert_eq!(node.run("put k v").code, 0);
-    for line in ["scan", "get k", "status", "metrics -o json", "collection list -o ndjson"] {
+    for line in [
+        "scan",
+        "get k",
+        "status",
+        "metrics -o json",
+        "collection list -o ndjson",
+        "consumer list",
+        "consume default --exit-at-end",
+        "consume default --exit-at-end -o ndjson",
+        "consume default -n 1 -f %k%v",
+        "collection alter default --partitions 3",
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_prkdb"))
             .args(line.split(' '))
             .env_clear()

@@ -142,6 +142,45 @@ fn collections_are_listed_in_order_and_dropped_by_name() {
 }
 
 #[test]
+fn a_collection_is_altered_once() {
+    let node = Fake::new();
+    let altered = node.run("collection alter default --partitions 4");
+    assert_eq!(altered.text(), "altered collection default, 4 partitions\n");
+    let again = node.run("collection alter default --partitions 4");
+    assert_eq!(again.text(), "already so: collection default, 4 partitions\n");
+    let json = node.run("topic alter default --partitions 5 -o json");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["partition_count"], &json["changed"]), (&5.into(), &true.into()));
+    assert_eq!(node.run("collection alter nope --partitions 4").code, 3);
+}
+
+#[test]
+fn consumer_groups_are_listed_by_name() {
+    let node = Fake::new();
+    let empty = node.run("consumer list -o table");
+    assert_eq!(empty.stderr, "(no consumer groups)\n");
+    assert!(empty.text().starts_with("GROUP  STATE  MEMBERS  COLLECTIONS"), "{}", empty.text());
+    let group = |name: &str, collections: &[&str]| prkdb_proto::v1::Group {
+        name: name.to_owned(),
+        state: "empty".to_owned(),
+        collections: collections.iter().map(|name| String::from(*name)).collect(),
+        lag: 7,
+        last_commit_ms: collections.first().map(|_| 1_356_998_400_000),
+        ..prkdb_proto::v1::Group::default()
+    };
+    node.state.lock().unwrap().groups = vec![group("b", &["x", "y"]), group("a", &[])];
+    assert_eq!(
+        node.run("group list").text(),
+        "GROUP\tSTATE\tMEMBERS\tCOLLECTIONS\tLAG\tCOORDINATOR\tLAST-COMMIT\n\
+         a\tempty\t0\t-\t7\t-\t-\n\
+         b\tempty\t0\tx,y\t7\t-\t2013-01-01T00:00:00.000Z\n"
+    );
+    let json = node.run("consumer list -o json --sort group:desc");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["items"][0]["collections"], serde_json::json!(["x", "y"]));
+}
+
+#[test]
 fn status_and_metrics_and_health_answer() {
     let node = Fake::new();
     let status = node.run("status");

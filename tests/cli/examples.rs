@@ -10,9 +10,22 @@ use crate::{help::examples, serve::Node};
 
 /// Puts there what the examples speak of.
 fn prepare(node: &Node) {
+    for (name, content) in [
+        ("data.txt", "k,v\n"),
+        ("data.csv", "id,name\n1,a\n2,b\n"),
+        ("events.jsonl", "{\"key\":\"k\",\"value\":1}\n"),
+        ("readings.jsonl", "{\"sensor\":7,\"at\":\"2013-06-01T10:00:00Z\"}\n"),
+        ("lines.log", "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n"),
+        ("blob.bin", "\0\u{1}"),
+        ("server.toml", "node_id = 1\n"),
+    ] {
+        fs::write(node.home.dir.path().join(name), content).unwrap();
+    }
     for line in [
         "collection create flights --if-not-exists",
         "collection create copy --if-not-exists",
+        "collection create events --no-index --if-not-exists",
+        "produce events lines.log",
         "put user:101 a",
         "put user:102 b",
         "put session:1 c",
@@ -21,14 +34,6 @@ fn prepare(node: &Node) {
     ] {
         let said = node.run(line);
         assert_eq!(said.code, 0, "{line}\n{}", said.stderr);
-    }
-    for (name, content) in [
-        ("data.txt", "k,v\n"),
-        ("data.csv", "id,name\n1,a\n2,b\n"),
-        ("blob.bin", "\0\u{1}"),
-        ("server.toml", "node_id = 1\n"),
-    ] {
-        fs::write(node.home.dir.path().join(name), content).unwrap();
     }
 }
 
@@ -44,6 +49,10 @@ fn here(example: &str, node: &Node) -> String {
         .replace(" --watch 5s", "");
     if line.starts_with("prkdb serve") && !line.ends_with("--check") {
         line.push_str(" --check");
+    }
+    if line.starts_with("prkdb consume") && !line.contains("--exit-at-end") {
+        // It would follow.
+        line.push_str(" --exit-at-end");
     }
     if line.starts_with("prkdb bench ") {
         line.push_str(" --duration 50ms");

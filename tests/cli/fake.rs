@@ -1,5 +1,7 @@
 //! A node in memory: enough of the protocol to see what commands send, and to fail at will.
 
+mod stream;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -10,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use prkdb_proto::v1::{
     self, admin_server, collections_server, exchange_reply::Result as Answer,
-    exchange_request::Operation, kv_server, produce_reply as reply, produce_request as request,
-    put_request::Condition, scan_reply::Row,
+    exchange_request::Operation, groups_server, kv_server, produce_reply as reply,
+    produce_request as request, put_request::Condition, scan_reply::Row, stream_server,
 };
 use prkdb_types::{Batch, DecompressLimit, PartitionTable, Partitioner};
-use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
@@ -31,8 +33,12 @@ pub(crate) struct State {
     pub(crate) keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
     /// Collections by name.
     pub(crate) collections: BTreeMap<String, v1::Collection>,
-    /// Next sequence and the batches seen, by producer and partition.
-    producers: BTreeMap<(i64, u32), (i32, BTreeMap<i32, Bytes>)>,
+    /// Records by partition, in the order of their offsets.
+    pub(crate) events: BTreeMap<u32, Vec<Event>>,
+    /// Consumer groups, in no order.
+    pub(crate) groups: Vec<v1::Group>,
+    /// Next sequence and the batches seen with their offsets, by producer and partition.
+    producers: BTreeMap<(i64, u32), (i32, BTreeMap<i32, (Bytes, u64)>)>,
     /// Batches that were applied.
     pub(crate) applied: u64,
     /// Batches that came again.
@@ -47,6 +53,15 @@ pub(crate) struct State {
     pub(crate) writes: u64,
     next_offset: u64,
     address: String,
+}
+
+/// A record of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
 /// The node.
@@ -77,6 +92,8 @@ impl Fake {
             Server::builder()
                 .add_service(admin_server::AdminServer::new(service.clone()))
                 .add_service(collections_server::CollectionsServer::new(service.clone()))
+                .add_service(stream_server::StreamServer::new(service.clone()))
+                .add_service(groups_server::GroupsServer::new(service.clone()))
                 .add_service(
                     kv_server::KvServer::new(service)
                         .max_decoding_message_size(8 << 20)
@@ -191,21 +208,32 @@ impl State {
         let ack = reply::Ack { id: batch.id, partition: batch.partition, ..reply::Ack::default() };
         let (next, seen) = self.producers.entry((header.producer_id, batch.partition)).or_default();
         if header.base_sequence < *next {
-            let before =
+            let (before, base_offset) =
                 seen.get(&header.base_sequence).expect("a repeat begins where a batch began");
             assert_eq!(before, &batch.batch, "a repeat is the same bytes");
             self.duplicates += 1;
-            return Ok(Some(reply::Ack { duplicate: true, ..ack }));
+            return Ok(Some(reply::Ack { duplicate: true, base_offset: *base_offset, ..ack }));
         }
         assert_eq!(header.base_sequence, *next, "no gap");
         *next += i32::try_from(header.record_count()).unwrap();
-        seen.insert(header.base_sequence, batch.batch.clone());
+        let base_offset =
+            u64::try_from(self.events.entry(batch.partition).or_default().len()).unwrap();
+        seen.insert(header.base_sequence, (batch.batch.clone(), base_offset));
         let table = PartitionTable::shared(Partitioner::Ring, PARTITIONS);
         for record in &parsed.records(DecompressLimit::new(8 << 20)).unwrap() {
             let record = record.unwrap();
-            let key = record.key.unwrap();
-            assert_eq!(table.partition(key), batch.partition);
-            self.put(key, record.value);
+            if let Some(key) = record.key {
+                assert_eq!(table.partition(key), batch.partition);
+                self.put(key, record.value);
+            }
+            let headers = record.headers();
+            let event = Event {
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+                timestamp_ms: record.timestamp_ms,
+                headers: headers.map(|(k, v)| (k.to_owned(), v.unwrap().to_vec())).collect(),
+            };
+            self.events.entry(batch.partition).or_default().push(event);
         }
         self.applied += 1;
         self.writes += 1;
@@ -215,7 +243,7 @@ impl State {
                 return Ok(None);
             }
         }
-        Ok(Some(ack))
+        Ok(Some(reply::Ack { base_offset, ..ack }))
     }
 }
 
@@ -354,9 +382,18 @@ impl collections_server::Collections for Service {
 
     async fn alter(
         &self,
-        _: Request<v1::AlterCollectionRequest>,
+        request: Request<v1::AlterCollectionRequest>,
     ) -> Result<Response<v1::AlterCollectionReply>, Status> {
-        Err(Status::unimplemented("alter"))
+        let mut state = self.0.lock().unwrap();
+        let request = request.into_inner();
+        let collection = state.collections.get_mut(&request.name);
+        let collection = collection.ok_or_else(|| Status::not_found("no such collection"))?;
+        let settings = collection.settings.as_mut().unwrap();
+        let changed = request.partitions.is_some_and(|count| count != settings.partitions);
+        settings.partitions = request.partitions.unwrap_or(settings.partitions);
+        let collection = Some(collection.clone());
+        state.writes += 1;
+        Ok(Response::new(v1::AlterCollectionReply { collection, changed }))
     }
 
     async fn drop(
@@ -424,41 +461,7 @@ impl kv_server::Kv for Service {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::BatchPutStream>, Status> {
-        let state = Arc::clone(&self.0);
-        let (sender, replies) = tokio::sync::mpsc::channel(64);
-        let mut requests = request.into_inner();
-        tokio::spawn(async move {
-            let say = async |message| {
-                let reply = v1::ProduceReply { message: Some(message) };
-                sender.send(Ok(reply)).await.is_ok()
-            };
-            while let Some(Ok(request)) = requests.next().await {
-                match request.message {
-                    Some(request::Message::Open(_)) => {
-                        let opened =
-                            reply::Opened { limits: Some(limits()), credit_bytes: 16 << 20 };
-                        say(reply::Message::Opened(opened)).await;
-                    }
-                    Some(request::Message::Batch(batch)) => {
-                        let applied = state.lock().unwrap().apply(&batch);
-                        match applied {
-                            Ok(Some(ack)) => {
-                                let bytes = u64::try_from(batch.batch.len()).unwrap();
-                                say(reply::Message::Ack(ack)).await;
-                                say(reply::Message::Credit(reply::Credit { bytes })).await;
-                            }
-                            Ok(None) => {}
-                            Err(status) => {
-                                let _gone = sender.send(Err(status)).await;
-                                return;
-                            }
-                        }
-                    }
-                    None => return,
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+        Ok(stream::batches(&self.0, request))
     }
 
     type ScanStream = Replies<v1::ScanReply>;

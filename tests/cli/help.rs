@@ -142,3 +142,13 @@ fn completions_are_there_for_five_shells() {
         assert!(said.text().contains("batch-put"), "{shell}");
     }
 }
+
+#[test]
+fn completions_that_ask_are_there_for_five_shells() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = home.run(&format!("completions {shell} --dynamic"));
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{shell}");
+        assert!(said.text().contains("COMPLETE"), "{shell}\n{}", said.text());
+    }
+}

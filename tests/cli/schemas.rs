@@ -45,6 +45,9 @@ fn documents_have_the_fields_they_always_had() {
     let dir = node.home.dir.path();
     fs::write(dir.join("d.txt"), "a,1\nb,2\n").unwrap();
     fs::write(dir.join("bad.txt"), "a,1\nbad\n").unwrap();
+    fs::write(dir.join("e.jsonl"), "{\"key\":\"k\",\"value\":1,\"headers\":[[\"h\",\"v\"]]}\n")
+        .unwrap();
+    fs::write(dir.join("bad.jsonl"), "{}\n").unwrap();
     let mut text =
         "The fields of the JSON that each command prints, in the order of their names,\n\
         with their types. What stands here stays: a field is added, never renamed or removed.\n"
@@ -60,12 +63,18 @@ fn documents_have_the_fields_they_always_had() {
         ("delete k", 0),
         ("batch-put d.txt", 0),
         ("batch-put bad.txt", 8),
+        ("produce c e.jsonl --create", 0),
+        ("produce c bad.jsonl", 1),
+        ("produce c e.jsonl --print-offsets", 0),
+        ("consume c --exit-at-end", 0),
+        ("consumer list", 0),
         ("delete --prefix a --dry-run", 0),
         ("delete --prefix a --yes", 0),
         ("collection create c", 0),
         ("collection create c", 0),
         ("collection list", 0),
         ("collection describe c", 0),
+        ("collection alter c --partitions 3", 0),
         ("collection drop c --confirm c --if-exists", 0),
         ("status", 0),
         ("health", 0),

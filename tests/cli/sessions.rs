@@ -89,6 +89,8 @@ fn lists_have_a_header_and_end_well() {
         ("status", "NODE\tADDRESS\tROLE"),
         ("scan", "KEY\tVALUE\tVERSION\tPARTITION"),
         ("collection describe default", "PARTITION\tSHARD"),
+        ("consumer list", "GROUP\tSTATE\tMEMBERS\tCOLLECTIONS\tLAG\tCOORDINATOR\tLAST-COMMIT"),
+        ("consume default --exit-at-end", "PARTITION\tOFFSET\tTIMESTAMP\tKEY\tVALUE\n"),
     ] {
         let said = node.run(line);
         assert_eq!(said.code, 0, "{line}\n{}", said.stderr);

@@ -35,8 +35,10 @@ fn put_does_not_wait_for_a_terminal() {
     let (said, status) = end(start(&node, &["put", "k"]));
     assert!(status.contains(", 2)"), "{status}");
     assert!(said.contains("standard input is a terminal") && said.contains("hint:"), "{said}");
-    let (_, status) = end(start(&node, &["batch-put"]));
-    assert!(status.contains(", 2)"), "{status}");
+    for args in [&["batch-put"][..], &["produce", "default"]] {
+        let (_, status) = end(start(&node, args));
+        assert!(status.contains(", 2)"), "{status}");
+    }
 }
 
 #[test]

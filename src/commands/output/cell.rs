@@ -3,7 +3,9 @@
 //! A [`Cell`] keeps what a value *is* (bytes, a size, a time); the text of a table, the integer of
 //! `plain` and the member of a JSON object are made from it here and nowhere else.
 
-use chrono::{DateTime, Local, SecondsFormat, Utc};
+use std::borrow::Cow;
+
+use chrono::{DateTime, Datelike as _, Local, SecondsFormat, Timelike as _, Utc};
 use serde_json::Value;
 
 use super::{
@@ -78,6 +80,8 @@ pub enum Cell {
     Duration(u64),
     /// Milliseconds since 1970.
     Time(i64),
+    /// Several texts of ours.
+    List(Vec<String>),
     /// Nothing is known.
     Absent,
 }
@@ -109,6 +113,14 @@ pub enum TimeStyle {
 }
 
 impl TimeStyle {
+    /// Returns a moment as text; `buffer` holds it where nothing has to be allocated for it.
+    pub(crate) fn text_in<'a>(self, ms: i64, buffer: &'a mut [u8; 24]) -> Cow<'a, str> {
+        match self {
+            Self::Utc => utc_text(ms, buffer).map_or_else(|| self.text(ms).into(), Cow::Borrowed),
+            Self::Local | Self::EpochMs => self.text(ms).into(),
+        }
+    }
+
     fn text(self, ms: i64) -> String {
         let Some(time) = DateTime::<Utc>::from_timestamp_millis(ms) else {
             return ms.to_string();
@@ -119,6 +131,29 @@ impl TimeStyle {
             Self::EpochMs => ms.to_string(),
         }
     }
+}
+
+/// Writes RFC 3339 in UTC with milliseconds; `None` outside of the years 0 to 9999.
+fn utc_text(ms: i64, buffer: &mut [u8; 24]) -> Option<&str> {
+    let time = DateTime::<Utc>::from_timestamp_millis(ms)?;
+    let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
+    *buffer = *b"0000-00-00T00:00:00.000Z";
+    let parts = [
+        (0, 4, year),
+        (5, 2, time.month()),
+        (8, 2, time.day()),
+        (11, 2, time.hour()),
+        (14, 2, time.minute()),
+        (17, 2, time.second()),
+        (20, 3, time.timestamp_subsec_millis()),
+    ];
+    for (at, length, mut number) in parts {
+        for digit in buffer.get_mut(at..at + length)?.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).ok()?;
+            number /= 10;
+        }
+    }
+    std::str::from_utf8(buffer).ok()
 }
 
 impl Cell {
@@ -136,6 +171,8 @@ impl Cell {
             (Self::Float(value), _) => value.to_string(),
             (Self::Flag(is_set), _) => is_set.to_string(),
             (Self::Time(ms), _) => time.text(*ms),
+            (Self::List(texts), _) if texts.is_empty() => "-".to_owned(),
+            (Self::List(texts), _) => one_line(&texts.join(",")),
             (Self::Absent, _) => "-".to_owned(),
         }
     }
@@ -145,6 +182,7 @@ impl Cell {
         match self {
             Self::Bytes(bytes) => bytes.clone(),
             Self::Text(text) => text.clone().into_bytes(),
+            Self::List(texts) => texts.join(",").into_bytes(),
             Self::Absent => Vec::new(),
             other => other.text(UnitStyle::Raw, time).into_bytes(),
         }
@@ -163,6 +201,7 @@ impl Cell {
             Self::Flag(is_set) => Value::from(*is_set),
             Self::Time(ms) if time == TimeStyle::EpochMs => Value::from(*ms),
             Self::Time(ms) => Value::from(time.text(*ms)),
+            Self::List(texts) => Value::from(texts.as_slice()),
             Self::Absent => Value::Null,
         };
         object.add(column.json_name(), value);
@@ -229,6 +268,16 @@ mod tests {
         let time = Cell::Time(1_369_303_200_123);
         assert_eq!(time.text(UnitStyle::Raw, TimeStyle::Utc), "2013-05-23T10:00:00.123Z");
         assert_eq!(time.text(UnitStyle::Raw, TimeStyle::EpochMs), "1369303200123");
+    }
+
+    #[test]
+    fn times_are_the_same_with_and_without_an_allocation() {
+        let mut buffer = [0; 24];
+        for ms in [0, 1, -1, 951_782_400_000, 1_369_303_200_123, 253_402_300_799_999, i64::MAX] {
+            for style in [TimeStyle::Utc, TimeStyle::EpochMs] {
+                assert_eq!(style.text_in(ms, &mut buffer), style.text(ms), "{ms}");
+            }
+        }
     }
 
     #[test]

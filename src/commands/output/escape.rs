@@ -8,15 +8,26 @@ use std::fmt::Write as _;
 /// Returns bytes as text without control characters, readable with `--encoding escape`.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
+    escape_into(&mut text, bytes);
+    text
+}
+
+/// Adds bytes as [`escape_bytes`] shows them.
+pub fn escape_into(text: &mut String, bytes: &[u8]) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
+    if bytes.iter().all(is_plain) {
+        // ASCII is UTF-8: nothing is left out.
+        text.push_str(std::str::from_utf8(bytes).unwrap_or_default());
+        return;
+    }
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            escape_char(&mut text, c);
+            escape_char(text, c);
         }
         for byte in chunk.invalid() {
-            push_hex(&mut text, *byte);
+            push_hex(text, *byte);
         }
     }
-    text
 }
 
 fn escape_char(text: &mut String, c: char) {

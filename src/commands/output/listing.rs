@@ -1,5 +1,7 @@
 //! Lists: rows under columns, in every format, whole or as a stream.
 
+use serde::Serialize;
+
 use super::{
     cell::{Cell, Column},
     json,
@@ -67,9 +69,17 @@ impl Output {
     /// # Errors
     /// An unknown column, or `-o raw` or `prometheus`, is exit 2.
     pub fn begin(&mut self, listing: Listing) -> Result<Rows> {
+        self.begin_first(listing, listing.columns.len())
+    }
+
+    /// Begins a list of which only the first columns are shown unless others are asked for.
+    ///
+    /// # Errors
+    /// As [`Output::begin`].
+    pub fn begin_first(&mut self, listing: Listing, count: usize) -> Result<Rows> {
         self.refuse_special_formats()?;
         let shown = if self.options.columns.is_empty() {
-            (0..listing.columns.len()).collect()
+            (0..count.min(listing.columns.len())).collect()
         } else {
             let names = self.options.columns.iter();
             names.map(|name| position(&listing, name)).collect::<Result<_>>()?
@@ -106,7 +116,10 @@ impl Rows {
                 self.page.push(row);
                 if self.page.len() == TABLE_PAGE { self.flush_page(output) } else { Ok(()) }
             }
-            Format::Json => self.json_item(output, &row),
+            Format::Json => {
+                let object = self.object(output, &row, None);
+                self.json_item(output, &object)
+            }
             Format::Ndjson => {
                 let object = self.object(output, &row, Some(self.listing.schema));
                 output.document(&object)
@@ -124,6 +137,48 @@ impl Rows {
                 output.line(&cells.join("\t"))
             }
         }
+    }
+
+    /// Adds a row that is an object already, in one of the two JSON formats; as `ndjson` it begins with
+    /// its schema.
+    ///
+    /// # Errors
+    /// As [`Output::bytes`].
+    pub fn item(&mut self, output: &mut Output, object: &impl Serialize) -> Result {
+        self.count += 1;
+        match output.options.format {
+            Format::Json => self.json_item(output, object),
+            _ => output.document(object),
+        }
+    }
+
+    /// Adds a line that is a row of `plain` already, with its line break.
+    ///
+    /// # Errors
+    /// As [`Output::bytes`].
+    pub fn line(&mut self, output: &mut Output, line: &str) -> Result {
+        self.count += 1;
+        self.header(output)?;
+        output.bytes(line.as_bytes())
+    }
+
+    /// Hands every row so far to the system: more may take its time.
+    ///
+    /// # Errors
+    /// As [`Output::bytes`].
+    pub fn flush(&mut self, output: &mut Output) -> Result {
+        match output.options.format {
+            Format::Table if self.page.is_empty() => {}
+            Format::Table => self.flush_page(output)?,
+            Format::Plain | Format::Csv => self.header(output)?,
+            _ => {}
+        }
+        output.flush()
+    }
+
+    /// Returns the positions of the columns that are shown, in order.
+    pub fn shown(&self) -> &[usize] {
+        &self.shown
     }
 
     /// Ends the list.
@@ -160,8 +215,7 @@ impl Rows {
         object
     }
 
-    fn json_item(&mut self, output: &mut Output, row: &Row) -> Result {
-        let object = self.object(output, row, None);
+    fn json_item(&mut self, output: &mut Output, object: &impl Serialize) -> Result {
         let schema = serde_json::Value::from(self.listing.schema);
         let before = if self.has_begun {
             ",\n".to_owned()
@@ -171,7 +225,7 @@ impl Rows {
         self.has_begun = true;
         output.bytes(before.as_bytes())?;
         let mut text = Vec::new();
-        json::write(&mut text, &object, true, output.options.has_int_strings)
+        json::write(&mut text, object, true, output.options.has_int_strings)
             .map_err(|error| Failure::io("write to standard output", &error.into()))?;
         let text = String::from_utf8_lossy(&text);
         // Line breaks inside strings are escaped, so each line of the text is one of its layout.
@@ -248,7 +302,8 @@ fn rank(cell: &Cell) -> (u8, u64) {
         Cell::Absent => (0, 0),
         Cell::Flag(is_set) => (1, u64::from(*is_set)),
         Cell::Number(n) | Cell::Size(n) | Cell::Duration(n) => (2, *n),
-        Cell::Text(_) | Cell::Bytes(_) | Cell::Float(_) | Cell::Time(_) => (3, 0),
+        Cell::List(texts) => (3, u64::try_from(texts.len()).unwrap_or(u64::MAX)),
+        Cell::Text(_) | Cell::Bytes(_) | Cell::Float(_) | Cell::Time(_) => (4, 0),
     }
 }
 

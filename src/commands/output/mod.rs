@@ -16,7 +16,7 @@ mod table;
 mod writer;
 
 pub use cell::{Cell, Column, Kind, TimeStyle, UnitStyle, readable_duration, readable_size};
-pub use escape::{escape_bytes, one_line};
+pub use escape::{escape_bytes, escape_into, one_line};
 pub use listing::{Listing, Rows};
 pub use object::Object;
 pub use writer::{Format, Output, OutputOptions};

@@ -92,6 +92,8 @@ pub struct Output {
     /// Whether stdout is a terminal.
     pub is_terminal: bool,
     writer: Box<dyn Write>,
+    /// Holds a document until it is whole.
+    scratch: Vec<u8>,
 }
 
 impl Output {
@@ -99,12 +101,14 @@ impl Output {
     pub fn stdout(options: OutputOptions) -> Self {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        Self { options, is_terminal, writer: Box::new(BufWriter::with_capacity(64 << 10, stdout)) }
+        // The lock is held as long as the program runs: nothing else writes there.
+        let writer = Box::new(BufWriter::with_capacity(64 << 10, stdout.lock()));
+        Self { options, is_terminal, writer, scratch: Vec::new() }
     }
 
     /// Writes elsewhere; stdout counts as no terminal.
     pub fn to(writer: Box<dyn Write>, options: OutputOptions) -> Self {
-        Self { options, is_terminal: false, writer }
+        Self { options, is_terminal: false, writer, scratch: Vec::new() }
     }
 
     /// Writes bytes as they are.
@@ -139,9 +143,11 @@ impl Output {
     pub fn document(&mut self, document: &impl Serialize) -> Result {
         let is_pretty = self.options.format == Format::Json;
         let has_int_strings = self.options.has_int_strings;
-        let written = json::write(&mut self.writer, document, is_pretty, has_int_strings);
+        self.scratch.clear();
+        let written = json::write(&mut self.scratch, document, is_pretty, has_int_strings);
         written.map_err(|error| stopped(&error.into()))?;
-        self.bytes(b"\n")
+        self.scratch.push(b'\n');
+        self.writer.write_all(&self.scratch).map_err(|error| stopped(&error))
     }
 
     /// Hands everything written so far to the system.

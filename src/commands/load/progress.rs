@@ -25,7 +25,7 @@ impl Progress {
     pub(crate) fn set(&self, bytes: u64, records: u64) {
         if !self.0.is_hidden() {
             self.0.set_position(bytes);
-            self.0.set_message(format!("{records} put"));
+            self.0.set_message(format!("{records} records"));
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use super::{Item, Place, Reader, Record, Scanner, delimited::too_long, scanner::Ends};
-use crate::commands::output::Object;
+use super::{
+    Item, Place, Reader, Record, Scanner, TimestampFormat, delimited::too_long, scanner::Ends,
+};
 
 /// A column, by its number from 1 or by its name in the first row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,13 @@ pub enum ColumnName {
     Name(String),
 }
 
+impl ColumnName {
+    /// Returns whether it is a name.
+    pub fn is_name(&self) -> bool {
+        matches!(self, Self::Name(_))
+    }
+}
+
 /// What is read of each row.
 #[derive(Clone, Debug)]
 pub struct TableOptions {
@@ -21,12 +29,14 @@ pub struct TableOptions {
     pub separator: u8,
     /// Whether the first row names the columns.
     pub has_header: bool,
-    /// The columns of the key.
+    /// The columns of the key; none = rows have no key.
     pub key_columns: Vec<ColumnName>,
     /// Between two columns of a key.
     pub key_separator: Vec<u8>,
     /// The column of the value; `None` = the row as a JSON object.
     pub value_column: Option<ColumnName>,
+    /// The column of the time, and how it is read.
+    pub timestamp_column: Option<(ColumnName, TimestampFormat)>,
     /// What a line begins with to be passed over; empty = nothing.
     pub comment: Vec<u8>,
 }
@@ -38,7 +48,9 @@ pub struct Table {
     header: Option<Header>,
     keys: Vec<usize>,
     value: Option<usize>,
+    timestamp: Option<usize>,
     columns: usize,
+    fields: Fields,
     skipped: u64,
 }
 
@@ -46,6 +58,15 @@ pub struct Table {
 #[derive(Clone, Debug)]
 struct Header {
     names: Vec<String>,
+    /// What stands before each value in a JSON object: `{"name":` or `,"name":`.
+    members: Vec<Vec<u8>>,
+}
+
+/// The fields of one row without their quotes, in memory that is used again.
+#[derive(Debug, Default)]
+struct Fields {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 /// Ends a row at a line break outside of quotes.
@@ -89,15 +110,15 @@ impl Table {
             header: None,
             keys: Vec::new(),
             value: None,
+            timestamp: None,
             columns: 0,
+            fields: Fields::default(),
             skipped: 0,
             options,
         };
         if table.options.has_header && table.next_row()? {
-            let fields = table.fields().map_err(wrong)?;
-            let names = fields.into_iter().map(String::from_utf8).collect::<Result<_, _>>();
-            let names = names.map_err(|_| wrong("a column's name is not UTF-8"))?;
-            table.header = Some(Header { names });
+            table.read_fields().map_err(wrong)?;
+            table.header = Some(Header::new(&table.fields).map_err(wrong)?);
         }
         table.resolve().map_err(wrong)?;
         Ok(table)
@@ -131,7 +152,10 @@ impl Table {
         };
         self.keys = self.options.key_columns.iter().map(find).collect::<Result<_, _>>()?;
         self.value = self.options.value_column.as_ref().map(find).transpose()?;
-        let needed = self.keys.iter().chain(&self.value).max().map_or(0, |last| last + 1);
+        let timestamp = self.options.timestamp_column.as_ref();
+        self.timestamp = timestamp.map(|(column, _)| find(column)).transpose()?;
+        let used = self.keys.iter().chain(&self.value).chain(&self.timestamp);
+        let needed = used.max().map_or(0, |last| last + 1);
         self.columns = names.map_or(needed, <[String]>::len);
         if needed > self.columns {
             return Err(format!(
@@ -160,28 +184,28 @@ impl Table {
     }
 
     /// Separates the fields of the row and takes their quotes away.
-    fn fields(&self) -> Result<Vec<Vec<u8>>, String> {
-        let mut fields = Vec::with_capacity(self.columns);
-        let mut field = Vec::new();
+    fn read_fields(&mut self) -> Result<(), String> {
+        self.fields.bytes.clear();
+        self.fields.ends.clear();
         let mut state = State::FieldStart;
         for byte in self.scanner.content(b'\n') {
             state = match (state, *byte) {
                 (State::FieldStart, b'"') => State::Quoted,
                 (State::Quoted, b'"') => State::AfterQuote,
                 (State::AfterQuote, b'"') => {
-                    field.push(b'"');
+                    self.fields.bytes.push(b'"');
                     State::Quoted
                 }
                 (State::Quoted, byte) => {
-                    field.push(byte);
+                    self.fields.bytes.push(byte);
                     State::Quoted
                 }
                 (_, byte) if byte == self.options.separator => {
-                    fields.push(std::mem::take(&mut field));
+                    self.fields.end();
                     State::FieldStart
                 }
                 (_, byte) => {
-                    field.push(byte);
+                    self.fields.bytes.push(byte);
                     State::Plain
                 }
             };
@@ -189,30 +213,84 @@ impl Table {
         if state == State::Quoted {
             return Err("a quote is not closed".to_owned());
         }
-        fields.push(field);
-        Ok(fields)
+        self.fields.end();
+        Ok(())
     }
 
-    fn parse(&self) -> Result<Record, String> {
+    fn parse(&mut self) -> Result<Record, String> {
         if self.scanner.is_too_long {
             return Err(too_long());
         }
-        let fields = self.fields()?;
-        if fields.len() != self.columns {
-            return Err(format!("{} columns, expected {}", fields.len(), self.columns));
+        self.read_fields()?;
+        let fields = &self.fields;
+        if fields.ends.len() != self.columns {
+            return Err(format!("{} columns, expected {}", fields.ends.len(), self.columns));
         }
-        let field = |index: &usize| fields.get(*index).map(Vec::as_slice).unwrap_or_default();
-        let key =
-            self.keys.iter().map(field).collect::<Vec<_>>().join(&*self.options.key_separator);
-        if key.is_empty() {
-            return Err("empty key".to_owned());
-        }
+        let key = match self.keys.as_slice() {
+            [] => None,
+            [only] => Some(fields.get(*only).to_vec()),
+            several => {
+                let parts: Vec<&[u8]> = several.iter().map(|index| fields.get(*index)).collect();
+                Some(parts.join(&*self.options.key_separator))
+            }
+        };
         let value = match (&self.value, &self.header) {
-            (Some(index), _) => field(index).to_vec(),
-            (None, Some(header)) => row_object(&header.names, &fields)?,
+            (Some(index), _) => fields.get(*index).to_vec(),
+            (None, Some(header)) => header.object(fields)?,
             (None, None) => return Err("no column for the value".to_owned()),
         };
-        Ok(Record { key, value: Some(value) })
+        let timestamp_ms = match (&self.timestamp, &self.options.timestamp_column) {
+            (Some(index), Some((_, format))) => Some(format.read(fields.get(*index))?),
+            _ => None,
+        };
+        Ok(Record { key, value: Some(value), timestamp_ms, ..Record::default() })
+    }
+}
+
+impl Fields {
+    /// Ends the field that is being read.
+    fn end(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Returns a field; empty where there is none.
+    fn get(&self, index: usize) -> &[u8] {
+        let begin = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        let end = self.ends.get(index).copied().unwrap_or_default();
+        self.bytes.get(begin.unwrap_or_default()..end).unwrap_or_default()
+    }
+}
+
+impl Header {
+    /// Reads the names of the columns.
+    fn new(fields: &Fields) -> Result<Self, String> {
+        let mut header = Self { names: Vec::new(), members: Vec::new() };
+        for index in 0..fields.ends.len() {
+            let name = std::str::from_utf8(fields.get(index));
+            let name = name.map_err(|_| "a column's name is not UTF-8".to_owned())?;
+            let quoted = serde_json::to_string(name).map_err(|error| error.to_string())?;
+            let before = if index == 0 { '{' } else { ',' };
+            header.names.push(name.to_owned());
+            header.members.push(format!("{before}{quoted}:").into_bytes());
+        }
+        Ok(header)
+    }
+
+    /// The row as a JSON object of strings, in the order of the first row.
+    fn object(&self, fields: &Fields) -> Result<Vec<u8>, String> {
+        let names: usize = self.members.iter().map(Vec::len).sum();
+        let mut object =
+            Vec::with_capacity(names + fields.bytes.len() + 2 * self.members.len() + 1);
+        for (index, member) in self.members.iter().enumerate() {
+            let text = std::str::from_utf8(fields.get(index)).map_err(|_| {
+                let name = self.names.get(index).map_or("", String::as_str);
+                format!("column '{name}' is not UTF-8, which JSON needs")
+            })?;
+            object.extend_from_slice(member);
+            serde_json::to_writer(&mut object, text).map_err(|error| error.to_string())?;
+        }
+        object.push(b'}');
+        Ok(object)
     }
 }
 
@@ -241,17 +319,11 @@ impl Reader for Table {
     fn skipped(&self) -> u64 {
         self.skipped
     }
-}
 
-/// The row as a JSON object of strings, in the order of the first row.
-fn row_object(names: &[String], fields: &[Vec<u8>]) -> Result<Vec<u8>, String> {
-    let mut object = Object::default();
-    for (name, field) in names.iter().zip(fields) {
-        let text = std::str::from_utf8(field)
-            .map_err(|_| format!("column '{name}' is not UTF-8, which JSON needs"))?;
-        object.add(name.as_str(), text);
+    fn may_wait(&self) -> bool {
+        // A line break inside of quotes is rare, and costs no more than a wait.
+        self.scanner.may_wait(b'\n')
     }
-    serde_json::to_vec(&object).map_err(|error| error.to_string())
 }
 
 fn wrong(message: impl Into<String>) -> io::Error {

@@ -87,6 +87,16 @@ impl Scanner {
         }
     }
 
+    /// Returns whether no whole piece with this terminator is in the buffer.
+    pub fn may_wait(&self, terminator: u8) -> bool {
+        memchr::memchr(terminator, self.input.buffer()).is_none()
+    }
+
+    /// Returns whether nothing is in the buffer.
+    pub fn is_drained(&self) -> bool {
+        self.input.buffer().is_empty()
+    }
+
     /// Reads exactly `count` bytes into `raw`, or fewer at the end; passes over what is too long.
     ///
     /// # Errors

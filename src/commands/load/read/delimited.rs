@@ -1,4 +1,4 @@
-//! `key SEPARATOR value`, one record on each line. Bytes, not text: nothing is trimmed or unquoted.
+//! `key SEPARATOR value`, or a value alone, on each line. Bytes, not text: nothing is trimmed or unquoted.
 
 use std::io;
 
@@ -10,6 +10,7 @@ use crate::commands::input::{unescape, unescape_before};
 /// Reads records of which the first separator ends the key.
 pub struct Delimited {
     scanner: Scanner,
+    /// Between key and value; empty where the whole line is the value.
     separator: Vec<u8>,
     /// How the separator is shown in errors.
     shown: String,
@@ -20,8 +21,7 @@ pub struct Delimited {
 }
 
 impl Delimited {
-    /// Reads lines; `is_escaped` = with C escapes, `comment` = what a line begins with to be passed
-    /// over, empty for none.
+    /// Reads lines whose first separator ends the key.
     pub fn new(scanner: Scanner, separator: Vec<u8>, terminator: u8) -> Self {
         let shown = crate::commands::output::escape_bytes(&separator);
         Self {
@@ -33,6 +33,11 @@ impl Delimited {
             comment: Vec::new(),
             skipped: 0,
         }
+    }
+
+    /// Reads lines that are values without keys.
+    pub fn lines(scanner: Scanner, terminator: u8) -> Self {
+        Self::new(scanner, Vec::new(), terminator)
     }
 
     /// Resolves C escapes in keys and values.
@@ -54,6 +59,11 @@ impl Delimited {
             return Err(too_long());
         }
         let content = self.scanner.content(self.terminator);
+        if self.separator.is_empty() {
+            let unescaped = |content| unescape(content).map_err(|why| format!("value: {why}"));
+            let value = if self.is_escaped { unescaped(content)? } else { content.to_vec() };
+            return Ok(Record::event(value));
+        }
         let at = self.find_separator(content);
         let at = at.ok_or_else(|| format!("no separator '{}' in record", self.shown))?;
         let (key, rest) = content.split_at_checked(at).unwrap_or((content, b""));
@@ -64,10 +74,7 @@ impl Delimited {
         } else {
             (key.to_vec(), value.to_vec())
         };
-        if key.is_empty() {
-            return Err("empty key".to_owned());
-        }
-        Ok(Record { key, value: Some(value) })
+        Ok(Record::new(key, value))
     }
 
     /// The first separator; with escapes, one behind a backslash belongs to the key.
@@ -112,6 +119,10 @@ impl Reader for Delimited {
 
     fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    fn may_wait(&self) -> bool {
+        self.scanner.may_wait(self.terminator)
     }
 }
 

@@ -62,8 +62,7 @@ impl Reader for Frames {
             _ => self.part(&mut raw)?,
         };
         let content = match (key, value) {
-            (Part::Bytes(key), Part::Bytes(_)) if key.is_empty() => Err("empty key".to_owned()),
-            (Part::Bytes(key), Part::Bytes(value)) => Ok(Record { key, value: Some(value) }),
+            (Part::Bytes(key), Part::Bytes(value)) => Ok(Record::new(key, value)),
             (Part::TooLong, _) | (_, Part::TooLong) => Err(super::delimited::too_long()),
             _ => Err(format!("truncated frame at byte {}", start.offset)),
         };
@@ -75,5 +74,10 @@ impl Reader for Frames {
 
     fn skipped(&self) -> u64 {
         0
+    }
+
+    fn may_wait(&self) -> bool {
+        // A frame that has begun is rarely cut short.
+        self.scanner.is_drained()
     }
 }

@@ -15,7 +15,7 @@ use prkdb_types::crc32c;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::read::Place;
+use super::{read::Place, sticky::Sticky};
 use crate::commands::failure::{Failure, Result};
 
 const SCHEMA: &str = "prkdb.batch-checkpoint/1";
@@ -43,11 +43,11 @@ pub(crate) struct State {
     pub record: u64,
     /// Lines before it.
     pub line: u64,
-    /// Records put so far.
+    /// Records written so far.
     pub put: u64,
     /// Records rejected so far.
     pub rejected: u64,
-    /// Bytes of keys and values put so far.
+    /// Bytes of keys, values and headers written so far.
     pub bytes: u64,
     /// Under which name records are sent.
     pub producer: Producer,
@@ -64,8 +64,11 @@ pub(crate) struct State {
 pub(crate) struct Producer {
     /// Its id.
     pub id: u64,
-    /// The time of all its records: a repeat must be the same bytes.
+    /// The time of all records without their own: a repeat must be the same bytes.
     pub timestamp_ms: i64,
+    /// Where records without a key went before the one at the byte offset.
+    #[serde(default)]
+    pub sticky: Sticky,
     /// Where each partition stands.
     pub lanes: Vec<LaneState>,
 }
@@ -79,6 +82,9 @@ pub(crate) struct LaneState {
     pub byte_offset: u64,
     /// The sequence of its next record.
     pub sequence: u32,
+    /// The first and the last offset of its records.
+    #[serde(default)]
+    pub offsets: Option<(u64, u64)>,
 }
 
 /// How far rejected records are written.
@@ -126,7 +132,12 @@ impl State {
             put: 0,
             rejected: 0,
             bytes: 0,
-            producer: Producer { id: 0, timestamp_ms, lanes: Vec::new() },
+            producer: Producer {
+                id: 0,
+                timestamp_ms,
+                sticky: Sticky::default(),
+                lanes: Vec::new(),
+            },
             rejects: Rejected::default(),
             target,
             args,
@@ -182,7 +193,7 @@ impl State {
         }
         let fingerprint = input.fingerprint(self.byte_offset)?;
         if self.fingerprint != fingerprint {
-            let what = format!("the part of {path} that was put has changed");
+            let what = format!("the part of {path} that was read has changed");
             return Err(Failure::checkpoint_mismatch(format!("checkpoint: {what}"))
                 .hint("begin anew without --resume")
                 .into());

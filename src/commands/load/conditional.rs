@@ -43,8 +43,9 @@ impl Puts {
     /// Sends a batch of one.
     pub(crate) fn start(&mut self, lane: u32, batch: &Batch) {
         let Some(entry) = batch.entries.first() else { return };
+        let key = entry.record.key.clone().unwrap_or_default();
         let value = entry.record.value.clone().unwrap_or_default();
-        let put = Put::new(self.collection.clone(), entry.record.key.clone(), value)
+        let put = Put::new(self.collection.clone(), key, value)
             .timestamp_ms(self.timestamp_ms)
             .if_absent();
         let client = self.client.clone();

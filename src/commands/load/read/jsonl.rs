@@ -2,17 +2,19 @@
 
 use std::io;
 
-use base64::Engine as _;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{Item, Reader, Record, Scanner, delimited::too_long, scanner::Terminator};
+use super::{
+    Item, Reader, Record, Scanner,
+    delimited::too_long,
+    json::{base64, value_bytes, wrong},
+    scanner::Terminator,
+};
 
 /// Reads JSON lines.
 pub struct JsonLines {
-    scanner: Scanner,
-    comment: Vec<u8>,
-    skipped: u64,
+    lines: Lines,
 }
 
 #[derive(Deserialize)]
@@ -55,12 +57,43 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 impl JsonLines {
     /// Reads lines; those that begin with `comment` are passed over, unless it is empty.
     pub fn new(scanner: Scanner, comment: Vec<u8>) -> Self {
-        Self { scanner, comment, skipped: 0 }
+        Self { lines: Lines::new(scanner, comment) }
     }
 }
 
 impl Reader for JsonLines {
     fn next(&mut self) -> io::Result<Option<Item>> {
+        self.lines.next(parse)
+    }
+
+    fn skipped(&self) -> u64 {
+        self.lines.skipped
+    }
+
+    fn may_wait(&self) -> bool {
+        self.lines.may_wait()
+    }
+}
+
+/// Lines that are not empty, of every format that has one record on each.
+pub(super) struct Lines {
+    scanner: Scanner,
+    comment: Vec<u8>,
+    /// Empty lines and comments so far.
+    pub(super) skipped: u64,
+}
+
+impl Lines {
+    /// Passes over lines that begin with `comment`, unless it is empty.
+    pub(super) fn new(scanner: Scanner, comment: Vec<u8>) -> Self {
+        Self { scanner, comment, skipped: 0 }
+    }
+
+    /// Returns the next line as `parse` reads it.
+    pub(super) fn next(
+        &mut self,
+        parse: impl FnOnce(&[u8]) -> Result<Record, String>,
+    ) -> io::Result<Option<Item>> {
         loop {
             let start = self.scanner.place;
             if !self.scanner.next(&mut Terminator(b'\n'))? {
@@ -79,27 +112,20 @@ impl Reader for JsonLines {
         }
     }
 
-    fn skipped(&self) -> u64 {
-        self.skipped
+    /// Returns whether the buffer holds no whole line.
+    pub(super) fn may_wait(&self) -> bool {
+        self.scanner.may_wait(b'\n')
     }
 }
 
 fn parse(line: &[u8]) -> Result<Record, String> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| {
-        let text = error.to_string();
-        // The line is named before it; only the column says more.
-        let end = text.find(" at line 1 column").unwrap_or(text.len());
-        format!("{} at column {}", text.get(..end).unwrap_or(&text), error.column())
-    })?;
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
     let key = match (line.key, line.key_b64) {
         (Some(key), None) => key.into_bytes(),
         (None, Some(key)) => base64("key_b64", &key)?,
         (None, None) => return Err("no field 'key' or 'key_b64'".to_owned()),
         (Some(_), Some(_)) => return Err("both 'key' and 'key_b64'".to_owned()),
     };
-    if key.is_empty() {
-        return Err("empty key".to_owned());
-    }
     let value = match (line.value, line.value_b64) {
         (Some(value), None) => Some(value_bytes(value)?),
         (None, Some(value)) => Some(base64("value_b64", &value)?),
@@ -107,34 +133,9 @@ fn parse(line: &[u8]) -> Result<Record, String> {
         (Some(_), Some(_)) => return Err("both 'value' and 'value_b64'".to_owned()),
     };
     match (line.op, value) {
-        (Operation::Put, Some(value)) => Ok(Record { key, value: Some(value) }),
+        (Operation::Put, Some(value)) => Ok(Record::new(key, value)),
         (Operation::Put, None) => Err("no field 'value' or 'value_b64'".to_owned()),
-        (Operation::Delete, None) => Ok(Record { key, value: None }),
+        (Operation::Delete, None) => Ok(Record { key: Some(key), ..Record::default() }),
         (Operation::Delete, Some(_)) => Err("'delete' takes no value".to_owned()),
     }
-}
-
-/// A string is its text, everything else its JSON without spaces between its parts.
-fn value_bytes(value: &RawValue) -> Result<Vec<u8>, String> {
-    if value.get().starts_with('"') {
-        let text: String = serde_json::from_str(value.get()).map_err(|error| error.to_string())?;
-        return Ok(text.into_bytes());
-    }
-    let mut compact = Vec::with_capacity(value.get().len());
-    let mut is_inside = false;
-    let mut is_escaped = false;
-    for byte in value.get().bytes() {
-        if !is_inside && byte.is_ascii_whitespace() {
-            continue;
-        }
-        compact.push(byte);
-        is_inside ^= byte == b'"' && !is_escaped;
-        is_escaped = is_inside && byte == b'\\' && !is_escaped;
-    }
-    Ok(compact)
-}
-
-fn base64(name: &str, text: &str) -> Result<Vec<u8>, String> {
-    let engine = base64::engine::general_purpose::STANDARD;
-    engine.decode(text).map_err(|error| format!("{name}: {}", error.to_string().to_lowercase()))
 }

@@ -5,16 +5,28 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use prkdb_types::{BatchBuilder, BatchError, Compression, ProducerStamp};
 
-use super::read::{Place, Record};
+use super::{
+    read::{Place, Record},
+    sticky::Sticky,
+};
 
-/// What a record takes in a batch beside its key and value, at most.
+/// What a record takes in a batch beside its key, value and headers, at most.
 const RECORD_OVERHEAD: usize = 32;
+/// What a header takes beside its name and value, at most.
+const HEADER_OVERHEAD: usize = 10;
+
+/// Returns how many bytes a record takes in a batch, at most.
+pub(crate) fn length(record: &Record) -> usize {
+    record.payload() + RECORD_OVERHEAD + record.headers.len() * HEADER_OVERHEAD
+}
 
 /// A record that waits for its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Key and value.
+    /// Key, value and headers.
     pub record: Record,
+    /// Its time, in milliseconds since 1970.
+    pub timestamp_ms: i64,
     /// Where it stood.
     pub start: Place,
     /// Its bytes as they stood, where they may be needed.
@@ -27,32 +39,40 @@ pub(crate) struct Batch {
     /// The records.
     pub entries: Vec<Entry>,
     bytes: usize,
+    /// Where records without a key went before its first record was placed.
+    sticky: Sticky,
 }
 
 impl Batch {
-    /// Returns where its first record stood.
-    pub(crate) fn start(&self) -> Option<Place> {
-        self.entries.first().map(|entry| entry.start)
+    /// Returns where its first record stood, and where records without a key went then.
+    pub(crate) fn start(&self) -> Option<(Place, Sticky)> {
+        self.entries.first().map(|entry| (entry.start, self.sticky))
     }
 
-    /// Returns the bytes of its keys and values.
+    /// Returns the bytes of its keys, values and headers.
     pub(crate) fn payload(&self) -> u64 {
         u64::try_from(self.entries.iter().map(|entry| entry.record.payload()).sum::<usize>())
             .unwrap_or(u64::MAX)
     }
 
-    /// Encodes it: the same records, stamp and time give the same bytes.
+    /// Encodes it: the same records and stamp give the same bytes.
     ///
     /// # Errors
     /// Those of the encoder.
     pub(crate) fn encode(
         &self,
         stamp: ProducerStamp,
-        timestamp_ms: i64,
+        compression: Compression,
     ) -> Result<Bytes, BatchError> {
-        let mut builder = BatchBuilder::with_capacity(stamp, Compression::None, self.bytes);
-        for Entry { record, .. } in &self.entries {
-            builder.push(timestamp_ms, Some(&record.key), record.value.as_deref(), &[])?;
+        let mut builder = BatchBuilder::with_capacity(stamp, compression, self.bytes);
+        for Entry { record, timestamp_ms, .. } in &self.entries {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            let headers: Vec<(&str, &[u8])> = record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice()))
+                .collect();
+            builder.push(*timestamp_ms, key, value, &headers)?;
         }
         Ok(builder.finish()?.to_bytes())
     }
@@ -73,8 +93,10 @@ pub(crate) struct Lane {
     pub sequence: u32,
     /// Batches answered since the last checkpoint.
     pub unsaved: usize,
-    /// Records before it were put by an earlier run.
+    /// Records before it were sent by an earlier run.
     pub done_to: u64,
+    /// The first and the last offset of its records.
+    pub offsets: Option<(u64, u64)>,
 }
 
 /// Where batches are cut: by count and bytes, and by nothing else.
@@ -87,12 +109,16 @@ pub(crate) struct Cut {
 }
 
 impl Lane {
-    /// Adds a record; returns whether a batch became ready to be sent.
-    pub(crate) fn push(&mut self, entry: Entry, cut: Cut) -> bool {
-        let length = entry.record.payload() + RECORD_OVERHEAD;
+    /// Adds a record; returns whether a batch became ready to be sent. `sticky` is where records without
+    /// a key went before this one was placed.
+    pub(crate) fn push(&mut self, entry: Entry, cut: Cut, sticky: Sticky) -> bool {
+        let length = length(&entry.record);
         let ready = self.waiting.len();
         if !self.open.entries.is_empty() && self.open.bytes + length > cut.bytes {
             self.close();
+        }
+        if self.open.entries.is_empty() {
+            self.open.sticky = sticky;
         }
         self.open.bytes += length;
         self.open.entries.push(entry);
@@ -116,10 +142,23 @@ impl Lane {
         }
     }
 
-    /// Returns where the first record stands that is not answered.
-    pub(crate) fn first_unanswered(&self) -> Option<Place> {
+    /// Counts a batch that was applied.
+    pub(crate) fn applied(&mut self, base_offset: u64, records: u32) {
+        let last = base_offset.saturating_add(u64::from(records)).saturating_sub(1);
+        let (first, before) = self.offsets.unwrap_or((base_offset, last));
+        self.offsets = Some((first.min(base_offset), before.max(last)));
+    }
+
+    /// Returns where the first record stands that is not answered, and where records without a key went
+    /// then.
+    pub(crate) fn first_unanswered(&self) -> Option<(Place, Sticky)> {
         let sent = self.in_flight.front().or(self.returned.front());
         sent.or(self.waiting.front()).unwrap_or(&self.open).start()
+    }
+
+    /// Returns whether records are being collected.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.open.entries.is_empty()
     }
 
     /// Returns whether nothing is cut, sent or came back.
@@ -135,17 +174,18 @@ mod tests {
     use super::*;
 
     fn entry(offset: u64, length: usize) -> Entry {
-        let record = Record { key: b"k".to_vec(), value: Some(vec![b'v'; length]) };
-        Entry { record, start: Place { offset, ..Place::default() }, raw: Vec::new() }
+        let record = Record::new(b"k".to_vec(), vec![b'v'; length]);
+        let start = Place { offset, ..Place::default() };
+        Entry { record, timestamp_ms: 9, start, raw: Vec::new() }
     }
 
     fn starts(lengths: &[usize], cut: Cut) -> Vec<u64> {
         let mut lane = Lane::default();
         for (offset, length) in lengths.iter().enumerate() {
-            lane.push(entry(u64::try_from(offset).unwrap(), *length), cut);
+            lane.push(entry(u64::try_from(offset).unwrap(), *length), cut, Sticky::default());
         }
         lane.close();
-        lane.waiting.iter().filter_map(Batch::start).map(|place| place.offset).collect()
+        lane.waiting.iter().filter_map(Batch::start).map(|(place, _)| place.offset).collect()
     }
 
     #[test]
@@ -173,7 +213,10 @@ mod tests {
     #[test]
     fn the_same_records_are_the_same_bytes() {
         let stamp = ProducerStamp { id: 7, epoch: 0, base_sequence: 3 };
-        let batch = Batch { entries: vec![entry(0, 3)], bytes: 3 };
-        assert_eq!(batch.encode(stamp, 9).unwrap(), batch.encode(stamp, 9).unwrap());
+        let batch = Batch { entries: vec![entry(0, 3)], ..Batch::default() };
+        for compression in Compression::ALL {
+            let encoded = || batch.encode(stamp, *compression).unwrap();
+            assert_eq!(encoded(), encoded());
+        }
     }
 }

@@ -5,25 +5,30 @@ use proptest::prelude::*;
 use super::*;
 use crate::commands::output::{Object, escape_bytes};
 
-fn scanner(bytes: &[u8]) -> Scanner {
+pub(super) fn scanner(bytes: &[u8]) -> Scanner {
     // A small buffer cuts records at every place.
-    let input = io::BufReader::with_capacity(3, io::Cursor::new(bytes.to_vec()));
-    Scanner::new(Box::new(input), Place::default()).unwrap()
+    let bytes: Box<dyn Read + Send> = Box::new(io::Cursor::new(bytes.to_vec()));
+    Scanner::new(BufReader::with_capacity(3, bytes), Place::default()).unwrap()
 }
 
-fn read(mut reader: impl Reader) -> Vec<Item> {
+pub(super) fn read(mut reader: impl Reader) -> Vec<Item> {
     let mut items = Vec::new();
     while let Some(item) = reader.next().unwrap() {
-        items.push(item);
+        items.push(shaped(item, &Shape::default()));
     }
     items
+}
+
+pub(super) fn shaped(mut item: Item, shape: &Shape) -> Item {
+    item.content = item.content.and_then(|record| shape.apply(record));
+    item
 }
 
 fn records(items: Vec<Item>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     items
         .into_iter()
         .map(|item| item.content.unwrap())
-        .map(|record| (record.key, record.value))
+        .map(|record| (record.key.unwrap(), record.value))
         .collect()
 }
 
@@ -44,6 +49,7 @@ fn table(bytes: &[u8], has_header: bool, keys: &[ColumnName], value: Option<Colu
         key_columns: keys.to_vec(),
         key_separator: b"|".to_vec(),
         value_column: value,
+        timestamp_column: None,
         comment: Vec::new(),
     };
     Table::new(scanner(bytes), options).unwrap()
@@ -143,6 +149,7 @@ fn an_unknown_column_names_the_first_row() {
         key_columns: vec![ColumnName::Name("key".into())],
         key_separator: Vec::new(),
         value_column: None,
+        timestamp_column: None,
         comment: Vec::new(),
     };
     let error = Table::new(scanner(b"a,b\n"), options).err().unwrap();
@@ -187,7 +194,7 @@ fn wrong_json_lines_say_why() {
 fn a_truncated_frame_is_named_by_its_byte() {
     let bytes = [0, 0, 0, 1, b'k', 0, 0, 0, 1, b'v', 0, 0, 0, 9, b'k'];
     let items = read(Frames::new(scanner(&bytes)));
-    assert_eq!(items[0].content, Ok(Record { key: b"k".to_vec(), value: Some(b"v".to_vec()) }));
+    assert_eq!(items[0].content, Ok(Record::new(b"k".to_vec(), b"v".to_vec())));
     assert_eq!(items[1].content, Err("truncated frame at byte 10".into()));
     assert_eq!(items.len(), 2);
 }
@@ -281,7 +288,8 @@ proptest! {
         prop_assume!(at < all.len());
         let start = all[at].start;
         let rest = text[usize::try_from(start.offset).unwrap()..].to_vec();
-        let input: Input = Box::new(io::Cursor::new(rest));
+        let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(rest));
+        let input = BufReader::new(input);
         let (key, value) = columns();
         let later = table(b"", false, &[key], Some(value)).at(Scanner::new(input, start).unwrap());
         prop_assert_eq!(read(later), all[at..].to_vec());

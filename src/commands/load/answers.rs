@@ -3,7 +3,10 @@
 use prkdb_client::{BatchAnswer, BatchFailed, ErrorCode};
 use prkdb_types::sequence_after;
 
-use super::pipeline::{Link, Pipeline, SAVE_BATCHES};
+use super::{
+    link::Link,
+    pipeline::{Pipeline, SAVE_BATCHES},
+};
 use crate::commands::{
     failure::{Failure, Result},
     session,
@@ -24,9 +27,13 @@ impl Pipeline<'_> {
                 let after = sequence_after(acked.base_sequence.cast_signed(), acked.records);
                 lane.sequence = after.cast_unsigned();
                 lane.unsaved += 1;
+                lane.applied(acked.base_offset, acked.records);
                 let is_due = lane.unsaved >= SAVE_BATCHES;
-                self.tally.put += u64::try_from(batch.entries.len()).unwrap_or(0);
+                self.tally.written += u64::try_from(batch.entries.len()).unwrap_or(0);
                 self.tally.bytes += batch.payload();
+                if let Some(offsets) = &mut self.offsets {
+                    offsets.batch(&acked, &batch)?;
+                }
                 self.start_put(partition);
                 if is_due && self.save.is_some() { self.checkpoint() } else { Ok(()) }
             }

@@ -6,29 +6,30 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use prkdb_client::{BatchAnswer, BatchAnswers, BatchWriter, ClientError, Partitions, Slot};
+use prkdb_client::Clock;
+use prkdb_types::{Compression, limits::PRODUCER_WINDOW_BATCHES};
 use tokio::time::Instant;
 
 use super::{
-    args::WINDOW_BATCHES,
-    conditional::Puts,
     lane::{Cut, Entry, Lane},
+    link::{Link, next_answer},
+    offsets::Offsets,
     progress::Progress,
     read::{Item, Place, Record},
     rejects::Rejects,
     report::Tally,
-    source::Source,
+    source::{Chunk, Source},
+    sticky::Sticky,
 };
 use crate::commands::{
     failure::{Failure, Result},
     output::readable_size,
-    session,
 };
 
 /// Puts that wait for one before them with a key of the same lane.
-const PUTS_WAITING: usize = 1024;
+pub(super) const PUTS_WAITING: usize = 1024;
 /// Batches answered before a checkpoint is written: half of what a server remembers.
-pub(super) const SAVE_BATCHES: usize = WINDOW_BATCHES / 2;
+pub(super) const SAVE_BATCHES: usize = PRODUCER_WINDOW_BATCHES / 2;
 
 /// How a pipeline works.
 #[derive(Clone, Debug)]
@@ -47,14 +48,36 @@ pub(crate) struct Options {
     pub max_errors: u64,
     /// Records to pass over.
     pub skip: u64,
-    /// The time of every record.
-    pub timestamp_ms: i64,
+    /// The time of records without their own.
+    pub stamps: Stamps,
+    /// How batches are compressed.
+    pub compression: Compression,
+    /// How long a record that came by a pipe waits for others; `None` = until its batch is full.
+    pub linger: Option<Duration>,
     /// The longest key.
     pub max_key: u64,
     /// The longest value.
     pub max_value: u64,
     /// Whether the bytes of records are kept until they are answered.
     pub keeps_raw: bool,
+}
+
+/// The time of records without their own.
+#[derive(Clone, Debug)]
+pub(crate) enum Stamps {
+    /// When the run began: a resumed one must make the same bytes.
+    Fixed(i64),
+    /// When each is read.
+    Clock(Arc<dyn Clock>),
+}
+
+impl Stamps {
+    fn now_ms(&self) -> i64 {
+        match self {
+            Self::Fixed(ms) => *ms,
+            Self::Clock(clock) => clock.now_ms(),
+        }
+    }
 }
 
 /// Called when enough was answered for a checkpoint.
@@ -73,8 +96,14 @@ pub(crate) struct Pipeline<'a> {
     pub read_to: Place,
     /// Rejected records before it were counted by an earlier run.
     pub rejected_to: u64,
+    /// Where records without a key go.
+    pub sticky: Sticky,
     /// Whether nothing more is read.
     pub is_stopping: bool,
+    /// Prints what was written.
+    pub(super) offsets: Option<Offsets<'a>>,
+    /// Since when records are collected.
+    open_since: Option<Instant>,
     rejects: Option<Rejects>,
     pub(super) save: Option<Save<'a>>,
     progress: Progress,
@@ -82,45 +111,11 @@ pub(crate) struct Pipeline<'a> {
     admitted: u64,
 }
 
-/// Where records go.
-pub(crate) enum Link {
-    /// As batches over a stream.
-    Batches {
-        /// Sends.
-        writer: BatchWriter,
-        /// Answers.
-        answers: BatchAnswers,
-        /// Finds a key's partition.
-        partitions: Arc<Partitions>,
-    },
-    /// One by one, under a condition.
-    Puts(Puts),
-    /// Nowhere.
-    Dry,
-}
-
-impl Link {
-    fn lanes(&self) -> u32 {
-        match self {
-            Self::Batches { partitions, .. } => partitions.count(),
-            Self::Puts(puts) => puts.lanes(),
-            Self::Dry => 1,
-        }
-    }
-
-    fn lane(&self, key: &[u8]) -> u32 {
-        match self {
-            Self::Batches { partitions, .. } => partitions.of(key),
-            Self::Puts(puts) => puts.lane(key),
-            Self::Dry => 0,
-        }
-    }
-}
-
 impl<'a> Pipeline<'a> {
     /// Prepares a run.
     pub(crate) fn new(link: Link, options: Options, progress: Progress) -> Self {
         let lanes = usize::try_from(link.lanes()).unwrap_or(usize::MAX);
+        let sticky = Sticky::begin(link.producer_id(), link.lanes());
         Self {
             link,
             options,
@@ -128,7 +123,10 @@ impl<'a> Pipeline<'a> {
             tally: Tally::default(),
             read_to: Place::default(),
             rejected_to: 0,
+            sticky,
             is_stopping: false,
+            offsets: None,
+            open_since: None,
             rejects: None,
             save: None,
             progress,
@@ -147,12 +145,28 @@ impl<'a> Pipeline<'a> {
         self.save = Some(save);
     }
 
+    /// Prints what is written.
+    pub(crate) fn with_offsets(&mut self, offsets: Offsets<'a>) {
+        self.offsets = Some(offsets);
+    }
+
+    /// Ends what is printed of each record; what was printed so far.
+    pub(crate) fn take_offsets(&mut self) -> Option<Offsets<'a>> {
+        self.offsets.take()
+    }
+
+    /// Returns what was done, with the offsets that each partition gave.
+    pub(crate) fn tally(&self) -> Tally {
+        let offsets = (0..).zip(&self.lanes);
+        let partitions = offsets
+            .filter_map(|(number, lane)| lane.offsets.map(|(first, last)| (number, first, last)))
+            .collect();
+        Tally { partitions, ..self.tally.clone() }
+    }
+
     /// Returns the producer's id.
     pub(crate) fn producer_id(&self) -> u64 {
-        match &self.link {
-            Link::Batches { writer, .. } => writer.producer_id(),
-            Link::Puts(_) | Link::Dry => 0,
-        }
+        self.link.producer_id()
     }
 
     /// Takes everything from the source and waits for every answer.
@@ -161,14 +175,7 @@ impl<'a> Pipeline<'a> {
     /// An error that no later record can mend; what was answered is counted.
     pub(crate) async fn run(&mut self, source: &mut Source) -> Result {
         while !self.is_stopping {
-            let chunk = tokio::select! {
-                chunk = source.chunks.recv() => chunk,
-                answer = next_answer(&mut self.link) => {
-                    self.take(answer)?;
-                    continue;
-                }
-            };
-            let Some(chunk) = chunk else { break };
+            let Some(chunk) = self.next_chunk(source).await? else { break };
             let items = chunk.map_err(|error| {
                 Failure::io(format_args!("read {}", self.options.input), &error)
             })?;
@@ -178,13 +185,56 @@ impl<'a> Pipeline<'a> {
                     break;
                 }
             }
-            self.progress.set(self.read_to.offset, self.tally.put);
+            self.progress.set(self.read_to.offset, self.tally.written);
         }
         for partition in 0..self.lanes.len() {
             self.lane(partition).close();
         }
         self.settle().await?;
         self.flush_rejects()
+    }
+
+    /// Waits for records while answers are taken. Where records come when they come, what is collected is
+    /// sent after its linger, unless a batch of its partition is under way.
+    async fn next_chunk(&mut self, source: &mut Source) -> Result<Option<Chunk>> {
+        let linger = self.options.linger.filter(|_| source.is_live);
+        loop {
+            if let Ok(chunk) = source.chunks.try_recv() {
+                return Ok(Some(chunk));
+            }
+            let can_send = |lane: &Lane| lane.is_open() && lane.in_flight.is_empty();
+            let due = match (linger, self.open_since) {
+                (Some(linger), Some(since)) if self.lanes.iter().any(can_send) => {
+                    since.checked_add(linger)
+                }
+                _ => None,
+            };
+            let waiting = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                chunk = source.chunks.recv() => return Ok(chunk),
+                answer = next_answer(&mut self.link) => self.take(answer)?,
+                () = waiting => self.send_open(can_send).await?,
+            }
+        }
+    }
+
+    /// Cuts what is being collected, and sends it.
+    async fn send_open(&mut self, is_wanted: impl Fn(&Lane) -> bool) -> Result {
+        for partition in 0..self.lanes.len() {
+            if is_wanted(self.lane(partition)) {
+                self.lane(partition).close();
+                self.send_waiting(partition).await?;
+            }
+        }
+        if !self.lanes.iter().any(Lane::is_open) {
+            self.open_since = None;
+        }
+        Ok(())
     }
 
     /// Sends what waits until everything is answered.
@@ -223,29 +273,51 @@ impl<'a> Pipeline<'a> {
         self.pace().await?;
         match content.and_then(|record| self.checked(record)) {
             Err(reason) => self.reject(start, end, &raw, &reason),
-            Ok(record) => {
-                let partition = self.partition(&record.key);
-                self.read_to = end;
-                if start.offset < self.lane(partition).done_to {
-                    return Ok(());
-                }
-                if let Link::Dry = self.link {
-                    self.tally.put += 1;
-                    self.tally.bytes += u64::try_from(record.payload()).unwrap_or(u64::MAX);
-                    return Ok(());
-                }
-                let raw = if self.options.keeps_raw { raw } else { Vec::new() };
-                let cut = self.options.cut;
-                if self.lane(partition).push(Entry { record, start, raw }, cut) {
-                    self.send_waiting(partition).await?;
-                }
-                Ok(())
-            }
+            Ok(record) => self.record(record, start, end, raw).await,
         }
     }
 
-    fn partition(&self, key: &[u8]) -> usize {
-        usize::try_from(self.link.lane(key)).unwrap_or(usize::MAX)
+    async fn record(&mut self, record: Record, start: Place, end: Place, raw: Vec<u8>) -> Result {
+        let before = self.sticky;
+        let (partition, left) = self.place(&record);
+        self.read_to = end;
+        if let Some(left) = left {
+            // Nothing without a key comes here soon; a batch that is full leaves nothing to cut.
+            self.lane(left).close();
+        }
+        let is_done = start.offset < self.lane(partition).done_to;
+        let mut is_ready = false;
+        if let (false, Link::Dry) = (is_done, &self.link) {
+            self.tally.written += 1;
+            self.tally.bytes += u64::try_from(record.payload()).unwrap_or(u64::MAX);
+        } else if !is_done {
+            let raw = if self.options.keeps_raw { raw } else { Vec::new() };
+            let timestamp_ms = record.timestamp_ms.unwrap_or_else(|| self.options.stamps.now_ms());
+            let entry = Entry { record, timestamp_ms, start, raw };
+            let cut = self.options.cut;
+            is_ready = self.lane(partition).push(entry, cut, before);
+            if self.options.linger.is_some() && self.open_since.is_none() {
+                self.open_since = Some(Instant::now());
+            }
+        }
+        if let Some(left) = left {
+            self.send_waiting(left).await?;
+        }
+        if is_ready { self.send_waiting(partition).await } else { Ok(()) }
+    }
+
+    /// Returns the lane of a record, and the one that records without a key leave for it.
+    fn place(&mut self, record: &Record) -> (usize, Option<usize>) {
+        let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(partition) = record.partition.filter(|_| self.link.has_partitions()) {
+            return (index(partition), None);
+        }
+        if let Some(key) = &record.key {
+            return (index(self.link.lane(key)), None);
+        }
+        let length = super::lane::length(record);
+        let left = self.sticky.place(length, self.options.cut, self.link.lanes());
+        (index(self.sticky.partition), left.map(index))
     }
 
     /// The lane of a partition. The table of partitions gives only numbers that have a lane.
@@ -260,9 +332,11 @@ impl<'a> Pipeline<'a> {
                 format!("{what} is {}, limit {}", readable_size(length), readable_size(limit))
             })
         };
+        let key = record.key.as_deref().unwrap_or_default();
         let value = record.value.as_deref().unwrap_or_default();
-        let wrong = over("key", &record.key, self.options.max_key)
-            .or_else(|| over("value", value, self.options.max_value));
+        let wrong = over("key", key, self.options.max_key)
+            .or_else(|| over("value", value, self.options.max_value))
+            .or_else(|| self.link.refusal(&record));
         wrong.map_or(Ok(record), Err)
     }
 
@@ -282,96 +356,8 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Sends a lane's batches as far as its window goes.
-    async fn send_waiting(&mut self, partition: usize) -> Result {
-        if let Link::Puts(_) = self.link {
-            self.start_put(partition);
-            while self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>() >= PUTS_WAITING {
-                self.answer().await?;
-            }
-            return Ok(());
-        }
-        while !self.lane(partition).waiting.is_empty() {
-            if !self.lane(partition).returned.is_empty() {
-                // Halted: the rest of its answers comes first.
-                self.answer().await?;
-                continue;
-            }
-            let lane = self.lane(partition);
-            let under_way = lane.in_flight.len();
-            if self.save.is_some() && under_way + self.lane(partition).unsaved >= WINDOW_BATCHES {
-                self.checkpoint()?;
-            }
-            if under_way >= self.options.window {
-                self.answer().await?;
-                continue;
-            }
-            if let Some(slot) = self.slot(partition).await? {
-                self.send(partition, slot)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the next put of a lane, if none is under way.
-    pub(super) fn start_put(&mut self, lane: usize) {
-        let Link::Puts(puts) = &mut self.link else { return };
-        let number = u32::try_from(lane).unwrap_or(u32::MAX);
-        let Some(lane) = self.lanes.get_mut(lane).filter(|lane| lane.in_flight.is_empty()) else {
-            return;
-        };
-        if let Some(batch) = lane.waiting.pop_front() {
-            puts.start(number, &batch);
-            lane.in_flight.push_back(batch);
-        }
-    }
-
-    /// Waits for a slot while answers are taken; none where the partition halted meanwhile.
-    async fn slot(&mut self, partition: usize) -> Result<Option<Slot>> {
-        let Link::Batches { writer, .. } = &self.link else { return Ok(None) };
-        let writer = writer.clone();
-        let number = u32::try_from(partition).unwrap_or(u32::MAX);
-        let slot = writer.slot(number);
-        tokio::pin!(slot);
-        loop {
-            tokio::select! {
-                slot = &mut slot => match slot {
-                    Ok(slot) => return Ok(Some(slot)),
-                    Err(ClientError::Halted { .. }) => {
-                        self.answer().await?;
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(session::failure(&error).into()),
-                },
-                answer = next_answer(&mut self.link) => {
-                    self.take(answer)?;
-                    if !self.lane(partition).returned.is_empty() {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, partition: usize, slot: Slot) -> Result {
-        let stamp = slot.stamp();
-        let timestamp_ms = self.options.timestamp_ms;
-        let Some(batch) = self.lane(partition).waiting.pop_front() else { return Ok(()) };
-        let records = u32::try_from(batch.entries.len()).unwrap_or(u32::MAX);
-        let encoded = batch
-            .encode(stamp, timestamp_ms)
-            .map_err(|error| Failure::of(error.code(), format!("encode a batch: {error}")))?;
-        match slot.send(encoded, records, 0) {
-            Ok(()) => self.lane(partition).in_flight.push_back(batch),
-            // It halted since; the batch waits for the answers like those before it.
-            Err(ClientError::Halted { .. }) => self.lane(partition).waiting.push_front(batch),
-            Err(error) => return Err(session::failure(&error).into()),
-        }
-        Ok(())
-    }
-
     /// Waits for one answer.
-    async fn answer(&mut self) -> Result {
+    pub(super) async fn answer(&mut self) -> Result {
         let answer = next_answer(&mut self.link).await;
         self.take(answer)
     }
@@ -423,14 +409,5 @@ impl<'a> Pipeline<'a> {
             Some(rejects) => rejects.sync().map(|_| ()),
             None => Ok(()),
         }
-    }
-}
-
-/// The next answer; never in a dry run.
-async fn next_answer(link: &mut Link) -> Option<BatchAnswer> {
-    match link {
-        Link::Batches { answers, .. } => answers.next_ack().await,
-        Link::Puts(puts) => Some(puts.next().await),
-        Link::Dry => std::future::pending().await,
     }
 }
