@@ -6,6 +6,12 @@
 
 use std::process::ExitCode;
 
+use tikv_jemallocator::Jemalloc;
+
+/// Keeps what is freed for a while instead of giving it back at once (docs/decisions/0008).
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
 fn main() -> ExitCode {
     prkdb::commands::panic::install();
     if let Some(code) = prkdb::commands::complete::hook() {

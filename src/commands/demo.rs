@@ -3,6 +3,8 @@
 //! The node is a child process with data of its own; it is killed without warning on the way, and
 //! started again on what it had written.
 
+mod events;
+
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
@@ -72,6 +74,8 @@ async fn tour(session: &mut Session, args: &Args) -> Result {
     let before = count(&client).await?;
     step(session, &format!("scan --count -c {COLLECTION}: {before} keys"))?;
     report.add("keys", before);
+    events::produce(session, &client, &mut report).await?;
+    events::consume_from_june(session, &client, &mut report).await?;
 
     node.kill()?;
     let begun = Instant::now();
@@ -84,6 +88,7 @@ async fn tour(session: &mut Session, args: &Args) -> Result {
         &format!("kill -9, and started again: ready after {}, {after} keys", shown(recovery)),
     )?;
     report.add("recovery_ms", milliseconds(recovery)).add("keys_after", after);
+    events::consume_all(session, &client, &mut report).await?;
     if before != after {
         let message = format!("{before} keys before the kill, {after} after it");
         return Err(Failure::of(ErrorCode::Internal, message).into());
@@ -130,8 +135,7 @@ async fn load(session: &mut Session, client: &Client, report: &mut Object) -> Re
         .create_collection(COLLECTION, settings)
         .await
         .map_err(|error| session::failure(&error))?;
-    let csv =
-        zstd::decode_all(FLIGHTS).map_err(|error| Failure::io("unpack the flights", &error))?;
+    let csv = flights()?;
     let parsed = <batch_put::Args as clap::Args>::augment_args(clap::Command::new("batch-put"))
         .try_get_matches_from(["batch-put", "flights.csv", "--key-column", KEY_COLUMNS])
         .and_then(|matches| <batch_put::Args as clap::FromArgMatches>::from_arg_matches(&matches));
@@ -156,6 +160,11 @@ async fn load(session: &mut Session, client: &Client, report: &mut Object) -> Re
         .add("load_ms", milliseconds(taken))
         .add("records_per_second", rate);
     Ok(())
+}
+
+/// Returns the flights as CSV.
+fn flights() -> Result<Vec<u8>> {
+    zstd::decode_all(FLIGHTS).map_err(|error| Failure::io("unpack the flights", &error).into())
 }
 
 async fn single(session: &mut Session, client: &Client, report: &mut Object) -> Result {

@@ -2,13 +2,14 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, time::Duration};
 
+use prkdb_client::Client;
 use prkdb_types::Compression;
 
 use crate::commands::{
     complete,
     failure::{Failure, Result},
     load::{
-        self, Format, InputArgs, Job, Kind, Parsing, RunArgs, Sending, column,
+        self, Format, InputArgs, Job, Kind, Parsing, RunArgs, Sending, Tally, column,
         read::{ColumnName, Header, ObjectFields, Shape, TimestampFormat},
     },
     session::Session,
@@ -143,6 +144,19 @@ enum CompressionArg {
 pub fn run(session: &mut Session, args: &Args) -> Result {
     session.output.refuse_special_formats()?;
     load::run(session, &args.job()?)
+}
+
+/// Produces records of a table in memory, as the command does with a file.
+///
+/// # Errors
+/// As [`run`].
+pub async fn from_memory(
+    session: &Session,
+    client: &Client,
+    bytes: Vec<u8>,
+    args: &Args,
+) -> Result<Tally> {
+    load::from_memory(session, client, bytes, &args.job()?).await
 }
 
 impl Args {

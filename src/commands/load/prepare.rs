@@ -104,7 +104,7 @@ pub(crate) fn options(session: &Session, job: &Job<'_>) -> Options {
     }
 }
 
-fn purpose(kind: Kind) -> Purpose {
+pub(super) fn purpose(kind: Kind) -> Purpose {
     match kind {
         Kind::Puts { .. } => Purpose::Puts,
         Kind::Events { .. } => Purpose::Events,

@@ -11,7 +11,7 @@ use super::{
     link::Link,
     offsets::Offsets,
     pipeline::Pipeline,
-    prepare::{Prepared, limit, open_writer, options, prepare},
+    prepare::{Prepared, limit, open_writer, options, prepare, purpose},
     progress::Progress,
     read::Place,
     rejects::Rejects,
@@ -211,8 +211,8 @@ pub(crate) async fn from_memory(
     let mut source = Source::start(&From::Bytes(bytes), job, Place::default())?;
     let partitions =
         client.partitions(&job.collection).await.map_err(|error| session::failure(&error))?;
-    let (writer, answers) =
-        open_writer(session, client, &job.collection, WriterOptions::default()).await?;
+    let writer = WriterOptions { purpose: purpose(job.kind), ..WriterOptions::default() };
+    let (writer, answers) = open_writer(session, client, &job.collection, writer).await?;
     let mut options = options(session, job);
     limit(&mut options, &writer.limits());
     let link = Link::Batches { writer, answers, partitions };
