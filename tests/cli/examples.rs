@@ -50,7 +50,7 @@ fn here(example: &str, node: &Node) -> String {
     if line.starts_with("prkdb serve") && !line.ends_with("--check") {
         line.push_str(" --check");
     }
-    if line.starts_with("prkdb consume") && !line.contains("--exit-at-end") {
+    if line.starts_with("prkdb consume ") && !line.contains("--exit-at-end") {
         // It would follow.
         line.push_str(" --exit-at-end");
     }
