@@ -148,7 +148,8 @@ fn number(text: &str) -> Cell {
     }
 }
 
-fn names(exposition: &str) -> Vec<Vec<Cell>> {
+/// Returns name, type and meaning of each metric.
+pub(super) fn described(exposition: &str) -> Vec<(String, String, String)> {
     let mut rows: Vec<(String, String, String)> = Vec::new();
     for line in exposition.lines() {
         let mut words = line.splitn(4, ' ');
@@ -169,7 +170,12 @@ fn names(exposition: &str) -> Vec<Vec<Cell>> {
             _ => {}
         }
     }
-    rows.into_iter()
+    rows
+}
+
+fn names(exposition: &str) -> Vec<Vec<Cell>> {
+    described(exposition)
+        .into_iter()
         .map(|(name, kind, help)| vec![Cell::Text(name), Cell::Text(kind), Cell::Text(help)])
         .collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use prkdb_types::{ErrorCode, Retry};
 
-use crate::commands::{exit, help, tree::cli};
+use crate::commands::{exit, help, metrics, tree::cli};
 
 /// Says at the head of a page where it comes from.
 const MADE: &str = "<!-- Made from the program: UPDATE=1 cargo test --test cli -->\n";
@@ -76,6 +76,20 @@ pub fn errors_page() -> String {
     text.push_str("\n## Exit codes\n\n| code | name | when |\n|---|---|---|\n");
     for row in exit::TABLE {
         let _ = writeln!(text, "| {} | {} | {} |", row.code, row.name, row.when);
+    }
+    text
+}
+
+/// Returns `docs/reference/metrics.md`, from what a node shows under `/metrics`.
+pub fn metrics_page(exposition: &str) -> String {
+    let mut text = format!(
+        "{MADE}# Metrics\n\nServed as OpenMetrics text under `/metrics` of the HTTP address, and by `prkdb \
+         metrics`. Names and labels are stable; labels have few values: methods, codes, limits, shards. A \
+         counter's samples end in `_total`, a histogram's in `_bucket`, `_sum` and `_count`; seconds and bytes \
+         are what the names say.\n\n| name | type | what |\n|---|---|---|\n"
+    );
+    for (name, kind, help) in metrics::described(exposition) {
+        let _ = writeln!(text, "| {name} | {kind} | {help} |");
     }
     text
 }

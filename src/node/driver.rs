@@ -334,8 +334,7 @@ fn flush_all(shared: &Shared) -> Result<usize, ()> {
 fn run_preparer(shared: &Shared) {
     let mut retry = None;
     let mut has_released = false;
-    let mut since = shared.clock.monotonic();
-    let mut bytes_then = shared.metrics.appended_bytes();
+    let mut rate = AppendRate::default();
     loop {
         // Whoever waits for a segment asks again and again: a disk without room is not tried as often.
         let wake = match retry.take() {
@@ -345,9 +344,10 @@ fn run_preparer(shared: &Shared) {
         if wake == Wake::Stop {
             return;
         }
+        rate.sample(shared.clock.monotonic(), shared.metrics.appended_bytes());
         while let Some(job) = shared.shard.next_prepare() {
-            let rate = rate_of(shared, &mut since, &mut bytes_then);
-            let is_calm = rate < ZERO_BELOW_BYTES_PER_SECOND && !has_released;
+            rate.sample(shared.clock.monotonic(), shared.metrics.appended_bytes());
+            let is_calm = rate.bytes_per_second < ZERO_BELOW_BYTES_PER_SECOND && !has_released;
             let mode = if is_calm { PrepareMode::Zero } else { PrepareMode::Allocate };
             debug!(shard = shared.number, file = %job.path().display(), ?mode, "prepare");
             let result = job.run(mode);
@@ -417,18 +417,46 @@ fn release(shared: &Shared) -> bool {
     }
 }
 
-fn rate_of(shared: &Shared, since: &mut Duration, bytes_then: &mut u64) -> u64 {
-    let now = shared.clock.monotonic();
-    let bytes = shared.metrics.appended_bytes();
-    let elapsed = now.saturating_sub(*since).as_millis().max(1);
-    let grown = u128::from(bytes.saturating_sub(*bytes_then));
-    (*since, *bytes_then) = (now, bytes);
-    u64::try_from(grown * 1000 / elapsed).unwrap_or(u64::MAX)
+/// How fast a log grows, over windows of a tenth of a second or more.
+#[derive(Debug, Default)]
+struct AppendRate {
+    since: Duration,
+    bytes_then: u64,
+    bytes_per_second: u64,
+}
+
+/// Shorter windows tell of one group or none.
+const RATE_WINDOW: Duration = Duration::from_millis(100);
+
+impl AppendRate {
+    fn sample(&mut self, now: Duration, bytes: u64) {
+        let elapsed = now.saturating_sub(self.since);
+        if elapsed < RATE_WINDOW {
+            return;
+        }
+        let grown = u128::from(bytes.saturating_sub(self.bytes_then));
+        (self.since, self.bytes_then) = (now, bytes);
+        let rate = grown * 1000 / elapsed.as_millis().max(1);
+        self.bytes_per_second = u64::try_from(rate).unwrap_or(u64::MAX);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_jobs_in_a_row_see_the_same_rate() {
+        let mut rate = AppendRate::default();
+        let at = Duration::from_millis;
+        rate.sample(at(1000), 0);
+        rate.sample(at(1200), 100 << 20);
+        assert_eq!(rate.bytes_per_second, 500 << 20);
+        rate.sample(at(1201), 100 << 20);
+        assert_eq!(rate.bytes_per_second, 500 << 20, "a millisecond of silence is not calm");
+        rate.sample(at(1400), 100 << 20);
+        assert_eq!(rate.bytes_per_second, 0);
+    }
 
     #[test]
     fn work_is_told_from_silence_and_from_a_stop() {

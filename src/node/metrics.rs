@@ -262,6 +262,12 @@ impl Metrics {
         }
         self.open_connections.set(gauge(node.limits().open_connections()));
         self.in_flight_bytes.set(gauge(node.limits().in_flight_bytes()));
+        self.exposition()
+    }
+
+    /// Returns `OpenMetrics` text of what was counted; figures that are read when asked for are those of
+    /// the last time.
+    pub fn exposition(&self) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut exposition = String::new();
         // Writing to a string fails only if a metric refuses to be written, and ours do not.

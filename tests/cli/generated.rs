@@ -50,4 +50,6 @@ fn reference_pages_are_fresh() {
     let docs = root().join("docs/reference");
     check(&docs.join("cli.md"), reference::cli_page().as_bytes());
     check(&docs.join("errors.md"), reference::errors_page().as_bytes());
+    let exposition = prkdb::node::metrics::Metrics::new().exposition();
+    check(&docs.join("metrics.md"), reference::metrics_page(&exposition).as_bytes());
 }

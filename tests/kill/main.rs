@@ -12,4 +12,5 @@ mod lost;
 mod proxy;
 mod rounds;
 mod server;
+mod streams;
 mod writers;

@@ -3,7 +3,7 @@
 //! Every error answers from the one table in `prkdb-types`: name, kind and exit code. A server's own
 //! detail wins; the bare gRPC code counts only where there is none.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use prkdb_proto::v1::ErrorDetail;
 use prkdb_types::{BatchError, ErrorCode, ErrorKind, Retry};
@@ -146,6 +146,16 @@ pub enum ClientError {
         #[source]
         source: Arc<BatchError>,
     },
+    /// A blocking call was made inside of an async runtime, which it would have blocked.
+    #[error("a blocking call inside of an async runtime")]
+    InsideRuntime,
+    /// The system gave no thread for the runtime of a blocking client.
+    #[error("start the client's runtime")]
+    Runtime {
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// A server answered with something that no server of this version sends.
     #[error("{address} broke the protocol: {reason}")]
     Protocol {
@@ -160,7 +170,7 @@ impl ClientError {
     /// Returns the code of the table.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Address { .. } => ErrorCode::InvalidArgument,
+            Self::Address { .. } | Self::InsideRuntime => ErrorCode::InvalidArgument,
             Self::Request { code, .. } => *code,
             Self::Unreachable { .. } => ErrorCode::Unreachable,
             Self::Broken { source, .. } => detail::broken_code(source),
@@ -168,6 +178,7 @@ impl ClientError {
             Self::Deadline { .. } => ErrorCode::Deadline,
             Self::UnknownOutcome { .. } => ErrorCode::UnknownOutcome,
             Self::Corrupt { .. } => ErrorCode::Corrupt,
+            Self::Runtime { .. } => ErrorCode::Io,
             Self::Halted { .. } | Self::Closed | Self::Random { .. } | Self::Protocol { .. } => {
                 ErrorCode::Internal
             }

@@ -2,8 +2,9 @@
 //!
 //! A [`Client`] sends single operations over one multiplexed stream per connection and repeats them,
 //! within a deadline, under the same producer and sequence, so that a write is applied at most once.
-//! A [`BatchWriter`] sends record batches. A [`Consumer`] reads the records of a collection by their
-//! offsets and follows what is appended. Every failure is a [`ClientError`] that says what is known
+//! A [`Producer`] makes batches of records and sends them; a [`BatchWriter`] sends batches that are made
+//! already. A [`Consumer`] reads the records of a collection by their
+//! offsets and follows what is appended. [`blocking`] has the same for programs without an async runtime. Every failure is a [`ClientError`] that says what is known
 //! about the write.
 //!
 //! ```no_run
@@ -18,6 +19,8 @@
 //! # }
 //! ```
 
+pub mod blocking;
+
 mod address;
 mod batch;
 mod client;
@@ -25,6 +28,7 @@ mod clock;
 mod consumer;
 mod kv;
 mod options;
+mod producer;
 mod scan;
 
 mod attempts;
@@ -53,7 +57,8 @@ pub use consumer::{
 pub use error::{Attempt, ClientError, Outcome, Refusal};
 pub use kv::{Condition, Consistency, Delete, Get, MultiGet, Put, Read, Value, Written};
 pub use options::{ClientOptions, Transport};
-pub use prkdb_types::{ErrorCode, ErrorKind, Retry};
+pub use prkdb_types::{Compression, ErrorCode, ErrorKind, RecordView, Retry};
+pub use producer::{Delivered, Delivery, Producer, ProducerCounts, ProducerOptions, Record};
 pub use routes::Partitions;
 pub use scan::{Row, Scan, ScanStream, ShardRevision};
 

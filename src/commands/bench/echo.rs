@@ -1,4 +1,5 @@
-//! The smallest call there is: bytes in, the same bytes out, over the transport that a node uses.
+//! The smallest call there is: bytes in, the same bytes out, over the transport that a node uses. It can
+//! also be asked for another number of bytes: none, or all of them for a call without any.
 //!
 //! The server is a child process of the same program with a hidden command. Its one method is written
 //! by hand (`/prkdb.bench.Echo/Call`, a message with one field of bytes): it is no part of the
@@ -38,7 +39,13 @@ const MESSAGE_BYTES: usize = 8 << 20;
 pub(super) struct Message {
     #[prost(bytes = "bytes", tag = "1")]
     payload: Bytes,
+    /// So many bytes are wanted back; absent: the same ones.
+    #[prost(uint32, optional, tag = "2")]
+    wanted: Option<u32>,
 }
+
+/// What a call without bytes is answered with.
+static ANSWER: [u8; MESSAGE_BYTES / 2] = [7; MESSAGE_BYTES / 2];
 
 #[derive(Clone)]
 struct EchoService;
@@ -52,7 +59,14 @@ impl UnaryService<Message> for EchoService {
     type Future = BoxFuture<Response<Message>, Status>;
 
     fn call(&mut self, request: Request<Message>) -> Self::Future {
-        Box::pin(async move { Ok(Response::new(request.into_inner())) })
+        Box::pin(async move {
+            let mut message = request.into_inner();
+            if let Some(wanted) = message.wanted.take() {
+                let len = usize::try_from(wanted).unwrap_or(usize::MAX).min(ANSWER.len());
+                message.payload = Bytes::from_static(&ANSWER).slice(..len);
+            }
+            Ok(Response::new(message))
+        })
     }
 }
 
@@ -144,12 +158,21 @@ impl Echo {
 
     /// Sends bytes and waits for them.
     pub(super) async fn call(&self, payload: Bytes) -> std::result::Result<(), Failure> {
+        self.ask(payload, None).await
+    }
+
+    /// Sends bytes and waits for so many others.
+    pub(super) async fn ask(
+        &self,
+        payload: Bytes,
+        wanted: Option<u32>,
+    ) -> std::result::Result<(), Failure> {
         let mut client = self.client.clone();
         let failed = |why: String| Failure::of(ErrorCode::Unreachable, format!("echo: {why}"));
         client.ready().await.map_err(|error| failed(error.to_string()))?;
         let codec = ProstCodec::<Message, Message>::default();
-        let length = payload.len();
-        let request = Request::new(Message { payload });
+        let length = wanted.map_or(payload.len(), |bytes| usize::try_from(bytes).unwrap_or(0));
+        let request = Request::new(Message { payload, wanted });
         let answer = client.unary(request, PathAndQuery::from_static(PATH), codec).await;
         let answer = answer.map_err(|status| failed(status.to_string()))?.into_inner();
         if answer.payload.len() == length { Ok(()) } else { Err(failed("lost bytes".to_owned())) }

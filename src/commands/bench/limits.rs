@@ -43,6 +43,9 @@ pub(super) async fn all(dir: &Path, duration: Duration) -> Result<Vec<Figure>> {
     for (clients, bytes) in [(1, 100), (64, 100), (256, 100), (4, MIB)] {
         figures.push(calls(&echo, clients, bytes, duration).await?);
     }
+    for way in [Way::In, Way::Out] {
+        figures.push(one_way(&echo, way, MIB, duration).await?);
+    }
     figures.push(map(duration)?);
     Ok(figures)
 }
@@ -68,6 +71,62 @@ pub(super) async fn calls(
     Ok(Figure::rate(&name, seen.rate()).with_latencies(&seen))
 }
 
+/// Which way the bytes of a call go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To the server.
+    In,
+    /// To the client.
+    Out,
+}
+
+/// Measures calls whose bytes go one way.
+///
+/// # Errors
+/// 4 where the echo fails.
+pub(super) async fn one_way(
+    echo: &Echo,
+    way: Way,
+    bytes: usize,
+    duration: Duration,
+) -> Result<Figure> {
+    let payload = Bytes::from(random(bytes)?);
+    let (payload, wanted, name) = match way {
+        Way::In => (payload, 0, "grpc calls with bytes in, 4 under way"),
+        Way::Out => {
+            let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+            (Bytes::new(), wanted, "grpc calls with bytes out, 4 under way")
+        }
+    };
+    let plan = Plan { clients: 4, warmup: duration / 5, duration, count: None, rate: None };
+    let seen = load::run(plan, |_| echo.ask(payload.clone(), Some(wanted))).await?;
+    if let Some(failure) = seen.first_error {
+        return Err(failure.into());
+    }
+    let total = seen.latencies.len().saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX));
+    Ok(Figure::bytes(name, total, seen.elapsed))
+}
+
+/// Measures writes of 1 MiB with a sync for each group.
+///
+/// # Errors
+/// 13.
+pub(super) fn grouped(dir: &Path, duration: Duration) -> Result<Figure> {
+    let failed = |error| Failure::io(format_args!("measure the disk of {}", dir.display()), &error);
+    let file = prepared(dir).map_err(failed)?;
+    let payload = random(MIB)?;
+    let (count, elapsed) =
+        repeat(duration, |index| write_grouped(&file, &payload, index)).map_err(failed)?;
+    Ok(Figure::bytes(GROUPED, count << 20, elapsed))
+}
+
+const GROUPED: &str = "pwrite of 1 MiB, fdatasync for each 4";
+
+fn write_grouped(file: &File, payload: &[u8], index: u64) -> io::Result<()> {
+    file.write_all_at(payload, (index % FILE_MIB) << 20)?;
+    if (index + 1).is_multiple_of(GROUP) { file.sync_data() } else { Ok(()) }
+}
+
 /// A file as a node prepares it: written and synced once before.
 fn prepared(dir: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(dir)?;
@@ -88,12 +147,9 @@ fn disk(dir: &Path, duration: Duration) -> Result<Vec<Figure>> {
     let (count, elapsed) = repeat(duration, write).map_err(failed)?;
     figures.push(Figure::bytes("pwrite of 1 MiB into a prepared file", count << 20, elapsed));
     file.sync_data().map_err(failed)?;
-    let grouped = |index: u64| {
-        write(index)?;
-        if (index + 1).is_multiple_of(GROUP) { file.sync_data() } else { Ok(()) }
-    };
-    let (count, elapsed) = repeat(duration, grouped).map_err(failed)?;
-    figures.push(Figure::bytes("pwrite of 1 MiB, fdatasync for each 4", count << 20, elapsed));
+    let (count, elapsed) =
+        repeat(duration, |index| write_grouped(&file, &payload, index)).map_err(failed)?;
+    figures.push(Figure::bytes(GROUPED, count << 20, elapsed));
     figures.push(sync_of(&file, 4096, duration).map_err(failed)??);
     Ok(figures)
 }

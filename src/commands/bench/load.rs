@@ -1,6 +1,6 @@
 //! A closed or open loop of operations, and what they took.
 
-use std::{cell::Cell, future::Future, num::NonZeroU64, rc::Rc, time::Duration};
+use std::{cell::Cell, num::NonZeroU64, rc::Rc, time::Duration};
 
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
@@ -62,10 +62,10 @@ struct Counted {
 ///
 /// # Errors
 /// Exit 1 where latencies cannot be counted.
-pub(super) async fn run<F>(plan: Plan, operation: impl Fn(u64) -> F) -> Result<Seen>
-where
-    F: Future<Output = std::result::Result<(), Failure>>,
-{
+pub(super) async fn run(
+    plan: Plan,
+    operation: impl AsyncFn(u64) -> std::result::Result<(), Failure>,
+) -> Result<Seen> {
     let started = Instant::now();
     let counts_from = started + plan.warmup;
     let ends = counts_from + plan.duration;
@@ -121,7 +121,8 @@ where
     Ok(seen)
 }
 
-fn offset(number: u64, rate: NonZeroU64) -> Duration {
+/// Returns when the operation of a number is due, from the start on.
+pub(super) fn offset(number: u64, rate: NonZeroU64) -> Duration {
     let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.get());
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
@@ -146,9 +147,12 @@ mod tests {
             count: NonZeroU64::new(10),
             rate: None,
         };
-        let seen = run(plan, |number| async move {
-            if number == 3 { Err(Failure::measurement("no")) } else { Ok(()) }
-        });
+        let seen = run(
+            plan,
+            async |number| {
+                if number == 3 { Err(Failure::measurement("no")) } else { Ok(()) }
+            },
+        );
         let seen = seen.await.unwrap();
         assert_eq!((seen.errors, seen.latencies.len()), (1, 9));
         assert_eq!(seen.first_error.unwrap().message(), "no");

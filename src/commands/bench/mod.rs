@@ -6,6 +6,7 @@
 
 mod args;
 mod echo;
+mod events;
 mod limits;
 mod load;
 mod machine;

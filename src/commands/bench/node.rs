@@ -24,6 +24,8 @@ pub(super) enum Operation {
     Put,
     /// Single linearizable gets of existing keys.
     Get,
+    /// So many gets of a hundred operations, the rest puts.
+    Mixed(u8),
 }
 
 /// A collection that is dropped at the end.
@@ -71,7 +73,7 @@ impl Bench {
     /// # Errors
     /// Where nothing could be measured.
     pub(super) async fn measure(&self, operation: Operation, args: &LoadArgs) -> Result<Seen> {
-        if operation == Operation::Get {
+        if operation != Operation::Put {
             self.prepare().await?;
         }
         let plan = Plan {
@@ -84,6 +86,16 @@ impl Bench {
         match operation {
             Operation::Put => load::run(plan, |number| self.put(number)).await,
             Operation::Get => load::run(plan, |number| self.get(number)).await,
+            Operation::Mixed(reads) => {
+                load::run(plan, async |number| {
+                    if scattered(!number) % 100 < u64::from(reads) {
+                        self.get(number).await
+                    } else {
+                        self.put(number).await
+                    }
+                })
+                .await
+            }
         }
     }
 
@@ -105,7 +117,8 @@ impl Bench {
             rate: None,
         };
         let keys = self.keys;
-        let seen = load::run(plan, |number| self.put_key(number.min(keys - 1), number)).await?;
+        let put = |number: u64| self.put_key(number.min(keys - 1), number);
+        let seen = load::run(plan, put).await?;
         match seen.first_error {
             Some(failure) => Err(failure.into()),
             None => Ok(()),

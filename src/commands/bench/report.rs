@@ -2,6 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
+use hdrhistogram::Histogram;
+
 use super::load::Seen;
 use crate::commands::{
     failure::{Failure, Result},
@@ -53,8 +55,13 @@ impl Figure {
     }
 
     /// Adds percentiles.
-    pub(super) fn with_latencies(mut self, seen: &Seen) -> Self {
-        let us = |percent| u64::try_from(seen.percentile(percent).as_micros()).unwrap_or(u64::MAX);
+    pub(super) fn with_latencies(self, seen: &Seen) -> Self {
+        self.with_percentiles(&seen.latencies)
+    }
+
+    /// Adds percentiles of nanoseconds.
+    pub(super) fn with_percentiles(mut self, latencies: &Histogram<u64>) -> Self {
+        let us = |percent| latencies.value_at_percentile(percent) / 1000;
         self.latencies_us = Some([us(50.0), us(90.0), us(99.0), us(99.9), us(100.0)]);
         self
     }
@@ -125,7 +132,7 @@ pub(super) fn per_second(count: u64, elapsed: Duration) -> f64 {
 
 /// What a run has to tell.
 pub(super) struct Report {
-    /// `limits`, `put` or `get`.
+    /// `limits`, `put`, `get`, `mixed`, `produce` or `consume`.
     pub bench: &'static str,
     /// The settings of the run, for the document.
     pub settings: Object,

@@ -1,9 +1,10 @@
 //! `bench` from its arguments to its result.
 
 use super::{
-    args::{Args, Command, LimitsArgs, LoadArgs},
+    args::{Args, Command, EventArgs, LimitsArgs, LoadArgs},
     echo::{self, Echo},
-    limits,
+    events::{self, Events},
+    limits::{self, Way},
     load::Seen,
     machine,
     node::{Bench, Operation},
@@ -24,6 +25,16 @@ pub fn run(session: &mut Session, args: Args) -> Result {
         }
         Command::Get(args) => {
             block_on(session, async |session| load(session, Operation::Get, &args).await)
+        }
+        Command::Mixed(args) => {
+            let operation = Operation::Mixed(args.reads);
+            block_on(session, async |session| load(session, operation, &args.load).await)
+        }
+        Command::Produce(args) => {
+            block_on(session, async |session| events(session, Stream::Produce, &args).await)
+        }
+        Command::Consume(args) => {
+            block_on(session, async |session| events(session, Stream::Consume, &args).await)
         }
         Command::Echo(_) => block_on(session, async |session| echo::serve(session).await),
     }
@@ -57,6 +68,9 @@ async fn load(session: &mut Session, operation: Operation, args: &LoadArgs) -> R
     let name = match operation {
         Operation::Put => format!("put, sync, {} under way", args.clients),
         Operation::Get => format!("get, linearizable, {} under way", args.clients),
+        Operation::Mixed(reads) => {
+            format!("{reads} % get, linearizable, the rest put, sync, {} under way", args.clients)
+        }
     };
     let mut figure = Figure::rate(&name, seen.rate()).with_latencies(&seen);
     let mut figures = Vec::new();
@@ -66,7 +80,11 @@ async fn load(session: &mut Session, operation: Operation, args: &LoadArgs) -> R
     }
     figures.insert(0, figure);
     let report = Report {
-        bench: if operation == Operation::Put { "put" } else { "get" },
+        bench: match operation {
+            Operation::Put => "put",
+            Operation::Get => "get",
+            Operation::Mixed(_) => "mixed",
+        },
         settings: settings(args),
         figures,
         errors: seen.errors,
@@ -89,14 +107,14 @@ async fn measure(
 
 /// The limit of the machine for what was measured.
 ///
-/// A get: an empty call with as many under way. A put by one client: an empty call and a sync of the
+/// A get, alone or among puts: an empty call with as many under way. A put by one client: an empty call and a sync of the
 /// same bytes, one after the other. Several: the smaller of empty calls with as many under way and a
 /// sync for each group of as many records.
 async fn limit(operation: Operation, args: &LoadArgs) -> Result<Figure> {
     let duration = args.duration.min(std::time::Duration::from_secs(2));
     let echo = Echo::start().await?;
     let calls = limits::calls(&echo, args.clients, 0, duration).await?;
-    if operation == Operation::Get {
+    if operation != Operation::Put {
         return Ok(calls);
     }
     let record = usize::try_from(args.key_size + args.value_size).unwrap_or(usize::MAX);
@@ -126,6 +144,101 @@ fn settings(args: &LoadArgs) -> Object {
         .add("keyspace", args.keyspace.get())
         .add("rate", args.rate.map(std::num::NonZeroU64::get));
     settings
+}
+
+/// What of a stream is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Produce,
+    Consume,
+}
+
+async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Result {
+    machine::check_quiet().await?;
+    let events = Events::new(session, args).await?;
+    let seen = match (stream, args.rate) {
+        (Stream::Produce, _) => events.produce().await,
+        (Stream::Consume, None) => events.consume().await,
+        (Stream::Consume, Some(rate)) => events.follow(rate).await,
+    };
+    let dropped = events.drop_collection().await;
+    let seen = seen?;
+    dropped?;
+    let limits = if args.with_limits { event_limits(stream, args).await? } else { Vec::new() };
+    machine::check_quiet().await?;
+    let name = match (stream, args.rate) {
+        (Stream::Produce, _) => "produce, sync",
+        (Stream::Consume, None) => "consume",
+        (Stream::Consume, Some(_)) => "produce, sync, until consumed",
+    };
+    let mut bytes = Figure::bytes(name, seen.bytes, seen.elapsed);
+    if !seen.latencies.is_empty() {
+        bytes = bytes.with_percentiles(&seen.latencies);
+    }
+    let smallest = limits.iter().min_by(|one, other| one.value.total_cmp(&other.value));
+    if let Some(limit) = smallest {
+        bytes = bytes.against(limit);
+    }
+    let rate = super::report::per_second(seen.records, seen.elapsed);
+    let mut figures = vec![bytes, Figure::rate(&format!("{name}, records"), rate)];
+    figures.extend(limits);
+    let report = Report {
+        bench: if stream == Stream::Produce { "produce" } else { "consume" },
+        settings: event_settings(args),
+        figures,
+        errors: seen.errors,
+        expectations: event_expectations(args, &seen, rate),
+    };
+    report.finish(session, args.result.as_deref())
+}
+
+/// Produced bytes go to the node and to the disk, consumed ones to the client.
+async fn event_limits(stream: Stream, args: &EventArgs) -> Result<Vec<Figure>> {
+    let duration = args.duration.min(std::time::Duration::from_secs(2));
+    let echo = Echo::start().await?;
+    let batch = usize::try_from(args.batch_bytes.min(1 << 20)).unwrap_or(usize::MAX);
+    Ok(match stream {
+        Stream::Produce => vec![
+            limits::one_way(&echo, Way::In, batch, duration).await?,
+            limits::grouped(&args.data_dir, duration)?,
+        ],
+        Stream::Consume => vec![limits::one_way(&echo, Way::Out, batch, duration).await?],
+    })
+}
+
+fn event_settings(args: &EventArgs) -> Object {
+    let mut settings = Object::default();
+    settings
+        .add("clients", args.clients)
+        .add("partitions", args.partitions)
+        .add("loop", if args.rate.is_some() { "open" } else { "closed" })
+        .add("durability", "sync")
+        .add("key_bytes", args.key_size)
+        .add("value_bytes", args.value_size)
+        .add("batch_records", args.batch_size)
+        .add("batch_bytes", args.batch_bytes)
+        .add("in_flight", u64::from(args.in_flight))
+        .add("compression", format!("{:?}", args.compression).to_lowercase())
+        .add("rate", args.rate.map(std::num::NonZeroU64::get));
+    settings
+}
+
+fn event_expectations(args: &EventArgs, seen: &events::Seen, rate: f64) -> Vec<(String, bool)> {
+    let mut all = Vec::new();
+    if let Some(limit) = args.expect_p99 {
+        let p99 = std::time::Duration::from_nanos(seen.latencies.value_at_percentile(99.0));
+        let shown = humantime::format_duration(limit);
+        all.push((format!("p99 of at most {shown}, is {p99:?}"), p99 <= limit));
+    }
+    if let Some(least) = args.expect_rate {
+        let second = std::time::Duration::from_secs(1);
+        let is_met = rate >= super::report::per_second(least.get(), second);
+        all.push((format!("at least {least} records/s, are {rate:.0}/s"), is_met));
+    }
+    if seen.errors > 0 {
+        all.push((format!("no errors, are {}", seen.errors), false));
+    }
+    all
 }
 
 fn expectations(args: &LoadArgs, seen: &Seen) -> Vec<(String, bool)> {

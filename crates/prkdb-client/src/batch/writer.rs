@@ -33,7 +33,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// Returns the name of the operation in errors.
-    pub(super) fn operation(self) -> &'static str {
+    pub(crate) fn operation(self) -> &'static str {
         match self {
             Self::Puts => "batch-put",
             Self::Events => "produce",

@@ -161,8 +161,8 @@ impl Consumer {
             return Poll::Ready(None);
         }
         loop {
-            if let Some(record) = self.unread.as_mut().and_then(Unread::next_record) {
-                return Poll::Ready(Some(record.inspect_err(|error| self.note(error))));
+            if let Some(record) = self.next_unread() {
+                return Poll::Ready(Some(record));
             }
             self.unread = None;
             match ready!(self.poll_fetched(context)) {
@@ -174,6 +174,15 @@ impl Consumer {
                 }
             }
         }
+    }
+
+    /// Returns the next record of the batch that is being read, without waiting for another.
+    pub(crate) fn next_unread(&mut self) -> Option<Result<ConsumedRecord, ClientError>> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let record = self.unread.as_mut()?.next_record()?;
+        Some(record.inspect_err(|error| self.note(error)))
     }
 
     /// Remembers an error that does not pass.

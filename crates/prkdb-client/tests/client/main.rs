@@ -8,9 +8,11 @@ mod server_collections;
 mod server_stream;
 
 mod batches;
+mod blocks;
 mod collections;
 mod connects;
 mod consumes;
 mod errors;
+mod produces;
 mod reads;
 mod writes;

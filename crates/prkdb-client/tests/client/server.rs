@@ -395,7 +395,8 @@ impl admin_server::Admin for Fake {
                 partitions: state.partitions,
                 ..v1::CollectionSettings::default()
             };
-            settings.set_partitioner(v1::Partitioner::Ring);
+            settings.set_partitioner(state.stream.partitioner);
+            settings.set_key_index(state.stream.key_index);
             let place = |number| {
                 let own = state.stream.leaders.get(&number);
                 let leader_address = own.unwrap_or(&leader).clone();

@@ -43,6 +43,8 @@ pub(crate) enum FetchStep {
 pub(crate) struct StreamState {
     pub(crate) log: BTreeMap<u32, Vec<Batch>>,
     pub(crate) log_start: u64,
+    pub(crate) partitioner: v1::Partitioner,
+    pub(crate) key_index: v1::KeyIndex,
     /// Where partitions are led, if not where the others are.
     pub(crate) leaders: BTreeMap<u32, String>,
     pub(crate) layout: Layout,
@@ -59,6 +61,8 @@ impl Default for StreamState {
         Self {
             log: BTreeMap::new(),
             log_start: 0,
+            partitioner: v1::Partitioner::Ring,
+            key_index: v1::KeyIndex::Off,
             leaders: BTreeMap::new(),
             layout: Layout::default(),
             batches_per_reply: 2,
