@@ -45,6 +45,7 @@ fn here(example: &str, node: &Node) -> String {
         .replace("/var/lib/prkdb", "./data")
         .replace("| man -l -", "| cat")
         .replace("--duration 10s", "")
+        .replace("--duration 5s", "")
         // It would never end; it is a test of its own.
         .replace(" --watch 5s", "");
     if line.starts_with("prkdb serve") && !line.ends_with("--check") {
