@@ -3,9 +3,9 @@
 //! A [`Client`] sends single operations over one multiplexed stream per connection and repeats them,
 //! within a deadline, under the same producer and sequence, so that a write is applied at most once.
 //! A [`Producer`] makes batches of records and sends them; a [`BatchWriter`] sends batches that are made
-//! already. A [`Consumer`] reads the records of a collection by their
-//! offsets and follows what is appended. [`blocking`] has the same for programs without an async runtime. Every failure is a [`ClientError`] that says what is known
-//! about the write.
+//! already. A [`Consumer`] reads the records of a collection by their offsets and follows what is appended.
+//! [`blocking`] has the same for programs without an async runtime. Every failure is a [`ClientError`] that
+//! says what is known about the write.
 //!
 //! ```no_run
 //! use prkdb_client::{Client, ClientOptions, Get, Put};

@@ -94,6 +94,20 @@ impl Pool {
         }
     }
 
+    /// Returns a connection of the caller's own to the server of this address; of none, to the home server.
+    ///
+    /// A stream that its reader lets wait fills the window of its connection, and then nothing else comes
+    /// through: not even the answer to a write that the reader waits for.
+    pub(crate) async fn apart(&self, address: &str) -> Result<Arc<Link>, Fault> {
+        let shared = self.at(address).await?;
+        let endpoint = Endpoint::parse(shared.address()).map_err(Fault::Final)?;
+        Link::open(&endpoint, self.options.connect_timeout).await.map_err(|attempt| {
+            // What the pool has is no better: the next attempt looks again.
+            shared.set_broken();
+            Fault::Unreachable(vec![attempt])
+        })
+    }
+
     async fn reach(&self, endpoint: &Endpoint) -> Result<(Arc<Server>, Arc<Link>), Attempt> {
         let server = self.server(endpoint);
         let link = server.link(&self.options).await?;

@@ -1,5 +1,7 @@
 //! The streams of a consumer: one per server that leads partitions it reads, opened again after a break.
 //!
+//! Each stream has a connection of its own, see [`crate::pool::Pool::apart`].
+//!
 //! A partition is in one stream, in the opening of one, or waits for an opening: never in two of them, so
 //! what a place says is what its next stream begins with. Only replies are handed on; whoever takes them
 //! moves the places.
@@ -258,7 +260,7 @@ impl Opener {
     }
 
     async fn fetch(&self, address: &str, starts: Vec<Start>) -> Result<Feed, Fault> {
-        let link = self.client.shared().pool.at(address).await?;
+        let link = self.client.shared().pool.apart(address).await?;
         let partitions = starts.iter().map(|start| start.partition).collect();
         let collection = String::from(&*self.collection);
         let request = FetchRequest { collection, starts, follow: true, ..FetchRequest::default() };

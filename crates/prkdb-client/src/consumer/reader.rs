@@ -37,7 +37,9 @@ const DECOMPRESS_LIMIT: DecompressLimit = DecompressLimit::new(64 << 20);
 /// An error that may pass ([`ClientError::is_retryable`]) does not end it: the next call tries again from
 /// the same place, within a deadline of its own. Any other error is its last word.
 ///
-/// Partitions that are added to the collection later are not read.
+/// It has a connection of its own to each server that leads some of the partitions. What it does not read
+/// stays with the server, but for a window of 16 MiB for each. Partitions that are added to the collection
+/// later are not read.
 ///
 /// ```no_run
 /// use prkdb_client::{Client, ClientOptions, Consumer, ConsumerOptions};

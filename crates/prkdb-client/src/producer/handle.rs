@@ -15,7 +15,8 @@ use crate::{
     error::ClientError,
     producer::{
         Delivery, ProducerOptions, Record,
-        outbox::{Added, Filling, Outbox, Turn},
+        outbox::{Added, Outbox, Turn},
+        queue::Filling,
         settings::Settings,
     },
 };
@@ -23,8 +24,9 @@ use crate::{
 /// Sends records in batches, in order per partition, each applied once. Clones share it.
 ///
 /// A record is encoded into the batch of its partition when it is sent. The batch goes out when it is full,
-/// when it has waited for [`ProducerOptions::linger`], or, without that, as soon as fewer than
-/// [`ProducerOptions::in_flight`] batches of its partition are under way.
+/// when it has waited for [`ProducerOptions::linger`], or, without that, as soon as the window of its
+/// partition has room: at most [`ProducerOptions::in_flight`] batches are under way, and a small one (64 KiB)
+/// goes out only while fewer than two are.
 ///
 /// A record with a key goes to the key's partition; one without goes to the partition whose batch is being
 /// filled, until that is cut. The partitions are those that the collection had when the producer was opened.
@@ -159,14 +161,14 @@ impl Producer {
     /// As [`Self::send`].
     pub fn try_send(&self, record: &Record<'_>) -> Result<Option<Delivery>, ClientError> {
         let core = &self.handle.core;
-        core.settings.check(record)?;
+        let bytes_max = core.settings.check(record)?;
         let own = match (record.partition, record.key) {
             (Some(partition), _) => Some(partition),
             (None, Some(key)) => Some(core.settings.partitions.of(key)),
             (None, None) => None,
         };
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(|| core.clock.now_ms());
-        match core.with(|outbox| outbox.add(record, own, timestamp_ms))? {
+        match core.with(|outbox| outbox.add(record, bytes_max, own, timestamp_ms))? {
             Added::Full => {
                 core.work.notify_one();
                 Ok(None)

@@ -11,6 +11,7 @@ mod delivery;
 mod handle;
 
 mod outbox;
+mod queue;
 mod settings;
 
 pub use delivery::{Delivered, Delivery};

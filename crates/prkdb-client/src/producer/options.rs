@@ -14,7 +14,8 @@ pub struct ProducerOptions {
     /// the server's limit for keyed batches (4,096).
     pub batch_records: u32,
     /// How long a batch that is not full waits for more records. Default 0: it goes out as soon as the
-    /// window of its partition has room, and what waits meanwhile makes the next one.
+    /// window of its partition has room, a small one (64 KiB) as soon as fewer than two are under way, and
+    /// what waits meanwhile makes the next one.
     pub linger: Duration,
     /// How many batches of a partition may wait for their answer. Default and limit 16, at least 1.
     pub in_flight: usize,

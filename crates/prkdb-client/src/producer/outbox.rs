@@ -9,17 +9,18 @@ use std::{
     sync::Arc,
 };
 
-use prkdb_types::{BatchBuilder, ProducerStamp};
 use tokio::time::Instant;
 
 use crate::{
     batch::{Acked, BatchAnswer},
     error::ClientError,
-    producer::{Delivered, Delivery, ProducerCounts, Record, delivery::Fate, settings::Settings},
+    producer::{
+        Delivered, Delivery, ProducerCounts, Record,
+        delivery::Fate,
+        queue::{Filling, Queue},
+        settings::Settings,
+    },
 };
-
-/// The most room that a batch begins with.
-const CAPACITY_MAX: usize = 1 << 20;
 
 /// The batches of all partitions of one producer.
 #[derive(Debug)]
@@ -38,27 +39,6 @@ pub(super) struct Outbox {
     is_closed: bool,
     ended: Option<ClientError>,
     counts: ProducerCounts,
-}
-
-/// The batches of one partition.
-#[derive(Debug, Default)]
-struct Queue {
-    filling: Option<Filling>,
-    full: VecDeque<Filling>,
-    under_way: usize,
-    is_listed: bool,
-    failed: Option<ClientError>,
-    /// How large its last batch was.
-    last_bytes: usize,
-}
-
-/// A batch that was not sent yet.
-#[derive(Debug)]
-pub(super) struct Filling {
-    pub(super) builder: BatchBuilder,
-    fate: Arc<Fate>,
-    /// When it has waited long enough for more records.
-    due: Option<Instant>,
 }
 
 /// A batch that waits for its answer.
@@ -106,10 +86,12 @@ impl Outbox {
         }
     }
 
-    /// Encodes a record into the batch of its partition: `own` is its key's, where it has one.
+    /// Encodes a record of at most `bytes_max` bytes into the batch of its partition: `own` is its key's,
+    /// where it has one.
     pub(super) fn add(
         &mut self,
         record: &Record<'_>,
+        bytes_max: usize,
         own: Option<u32>,
         timestamp_ms: i64,
     ) -> Result<Added, ClientError> {
@@ -118,71 +100,44 @@ impl Outbox {
             Some(own) => own,
             None => self.sticky()?,
         };
+        let settings = &*self.settings;
         let queue = self.queues.entry(partition).or_default();
         if queue.failed.is_some() {
             return Err(ClientError::Halted { partition });
         }
-        if self.buffered_bytes > 0 && self.buffered_bytes >= self.settings.buffer_bytes {
+        if self.buffered_bytes > 0 && self.buffered_bytes >= settings.buffer_bytes {
             // Nothing more can come before something goes out.
             self.urge();
             return Ok(Added::Full);
         }
-        let bytes_max = record.bytes_max();
-        let fits = |filling: &Filling| {
-            filling.builder.len_bytes() + bytes_max <= self.settings.batch_bytes
-        };
-        if queue.filling.as_ref().is_some_and(|filling| !fits(filling)) {
-            self.cut(partition);
+        let mut is_cut = false;
+        if !queue.fits(bytes_max, settings) {
+            queue.cut();
+            is_cut = true;
         }
-        let had_due = !self.due.is_empty();
-        let (ordinal, fate) = self.encode(partition, record, timestamp_ms)?;
-        let is_first_due = !had_due && !self.due.is_empty();
-        let is_news = self.list(partition) || is_first_due;
-        Ok(Added::Into { delivery: Delivery::new(fate, ordinal), is_news })
-    }
-
-    /// Appends a record to the batch being filled, and begins one where there is none.
-    fn encode(
-        &mut self,
-        partition: u32,
-        record: &Record<'_>,
-        timestamp_ms: i64,
-    ) -> Result<(u32, Arc<Fate>), ClientError> {
-        let settings = &self.settings;
-        let queue = self.queues.entry(partition).or_default();
-        let is_first = queue.filling.is_none();
-        let filling = match &mut queue.filling {
-            Some(filling) => filling,
-            empty => {
-                // As much as the last batch took, which is what the next one will.
-                let capacity = (queue.last_bytes + queue.last_bytes / 8)
-                    .max(record.bytes_max())
-                    .min(settings.batch_bytes.max(record.bytes_max()))
-                    .min(CAPACITY_MAX.max(record.bytes_max()));
-                let due = (!settings.linger.is_zero()).then(|| Instant::now() + settings.linger);
-                self.due.extend(due.map(|due| (due, partition)));
-                let (none, codec) = (ProducerStamp::NONE, settings.compression);
-                let builder = BatchBuilder::with_capacity(none, codec, capacity);
-                empty.insert(Filling { builder, fate: Arc::default(), due })
-            }
-        };
-        let before = if is_first { 0 } else { filling.builder.len_bytes() };
-        let ordinal = filling.builder.count();
-        let (key, value) = (record.key, record.value);
-        if let Err(source) = filling.builder.push(timestamp_ms, key, value, record.headers) {
-            if is_first {
-                queue.filling = None;
-            }
-            return Err(ClientError::Request { code: source.code(), message: source.to_string() });
+        let encoded =
+            queue.encode(record, bytes_max, timestamp_ms, settings).map_err(|source| {
+                ClientError::Request { code: source.code(), message: source.to_string() }
+            })?;
+        if queue.is_full(settings) {
+            queue.cut();
+            is_cut = true;
         }
-        let after = filling.builder.len_bytes();
-        self.buffered_bytes += after - before;
-        // The reference is the delivery's.
-        let fate = Arc::clone(&filling.fate);
-        if filling.builder.count() >= settings.batch_records || after >= settings.batch_bytes {
-            self.cut(partition);
+        let mut is_news = queue.list(settings);
+        if is_news {
+            self.ready.push_back(partition);
         }
-        Ok((ordinal, fate))
+        if let Some(due) = encoded.due {
+            // The sender waits for the first of them.
+            is_news |= self.due.is_empty();
+            self.due.push_back((due, partition));
+        }
+        self.buffered_bytes += encoded.bytes;
+        if is_cut {
+            self.move_on(partition);
+        }
+        let delivery = Delivery::new(encoded.fate, encoded.ordinal);
+        Ok(Added::Into { delivery, is_news })
     }
 
     /// Says what the sender does next.
@@ -203,10 +158,9 @@ impl Outbox {
             self.list(partition);
         }
         while let Some(partition) = self.ready.pop_front() {
-            let most = self.settings.in_flight;
             let Some(queue) = self.queues.get_mut(&partition) else { continue };
-            queue.is_listed = false;
-            if queue.may_send(most) {
+            queue.unlist();
+            if queue.may_send(&self.settings) {
                 return Turn::Send(partition);
             }
         }
@@ -215,17 +169,19 @@ impl Outbox {
 
     /// Takes the next batch of a partition to be sent, with the token its answer comes under.
     pub(super) fn take(&mut self, partition: u32) -> Option<(Filling, u64)> {
-        let most = self.settings.in_flight;
         let queue = self.queues.get_mut(&partition)?;
-        if !queue.may_send(most) {
+        if !queue.may_send(&self.settings) {
             return None;
         }
-        if queue.full.is_empty() {
-            self.cut(partition);
+        let is_cut = queue.full.is_empty();
+        if is_cut {
+            queue.cut();
         }
-        let queue = self.queues.get_mut(&partition)?;
         let batch = queue.full.pop_front()?;
         queue.under_way += 1;
+        if is_cut {
+            self.move_on(partition);
+        }
         let token = self.next_token;
         self.next_token += 1;
         let bytes = batch.builder.len_bytes();
@@ -372,14 +328,9 @@ impl Outbox {
         self.queues.get_mut(&partition)?.filling.as_mut()
     }
 
-    /// Puts the batch being filled behind those that are full. The next record without a key goes
-    /// elsewhere, after Kafka's KIP-480.
-    fn cut(&mut self, partition: u32) {
-        let Some(queue) = self.queues.get_mut(&partition) else { return };
-        if let Some(filling) = queue.filling.take() {
-            queue.last_bytes = filling.builder.len_bytes();
-            queue.full.push_back(filling);
-        }
+    /// Sends the next record without a key elsewhere, where its partition's batch was cut, after Kafka's
+    /// KIP-480.
+    fn move_on(&mut self, partition: u32) {
         if partition == self.sticky {
             self.sticky = (partition + 1) % self.settings.partitions.count();
         }
@@ -397,23 +348,12 @@ impl Outbox {
         Err(ClientError::Halted { partition: self.sticky })
     }
 
-    /// Lists a partition that may send; returns whether it was not listed before.
-    fn list(&mut self, partition: u32) -> bool {
-        let most = self.settings.in_flight;
-        let Some(queue) = self.queues.get_mut(&partition) else { return false };
-        if queue.is_listed || !queue.may_send(most) {
-            return false;
+    /// Lists a partition that may send.
+    fn list(&mut self, partition: u32) {
+        if let Some(queue) = self.queues.get_mut(&partition)
+            && queue.list(&self.settings)
+        {
+            self.ready.push_back(partition);
         }
-        queue.is_listed = true;
-        self.ready.push_back(partition);
-        true
-    }
-}
-
-impl Queue {
-    fn may_send(&self, in_flight_max: usize) -> bool {
-        let is_due = |filling: &Filling| filling.due.is_none();
-        let has_batch = !self.full.is_empty() || self.filling.as_ref().is_some_and(is_due);
-        has_batch && self.under_way < in_flight_max
     }
 }

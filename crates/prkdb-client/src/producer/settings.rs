@@ -65,23 +65,30 @@ impl Settings {
     }
 
     /// Refuses a record for which the server would refuse the batch it is in, with everything else in it.
-    pub(super) fn check(&self, record: &Record<'_>) -> Result<(), ClientError> {
+    /// Returns how many bytes it adds to a batch at most.
+    pub(super) fn check(&self, record: &Record<'_>) -> Result<usize, ClientError> {
         if let Some(partition) = record.partition
             && partition >= self.partitions.count()
         {
             let count = self.partitions.count();
             let name = &self.partitions.collection().name;
             let message = format!("collection '{name}' has no partition {partition}, but {count}");
-            return refuse(ErrorCode::PartitionNotFound, message);
+            return Err(refuse(ErrorCode::PartitionNotFound, message));
         }
-        below(ErrorCode::MessageTooLarge, "a record", record.bytes_max(), self.record_bytes_max)?;
+        let bytes_max = record.bytes_max();
+        below(ErrorCode::MessageTooLarge, "a record", bytes_max, self.record_bytes_max)?;
         // Batches for a collection without key index are never opened by the server.
-        if !self.is_keyed {
-            return Ok(());
+        if self.is_keyed {
+            self.check_keyed(record)?;
         }
+        Ok(bytes_max)
+    }
+
+    fn check_keyed(&self, record: &Record<'_>) -> Result<(), ClientError> {
         if let Some(key) = record.key {
             if key.is_empty() {
-                return refuse(ErrorCode::KeyEmpty, ErrorCode::KeyEmpty.summary().to_owned());
+                let message = ErrorCode::KeyEmpty.summary().to_owned();
+                return Err(refuse(ErrorCode::KeyEmpty, message));
             }
             below(ErrorCode::KeyTooLarge, "a key", key.len(), self.key_bytes_max)?;
             self.check_partition(key, record.partition)?;
@@ -97,7 +104,7 @@ impl Settings {
             return Ok(());
         }
         let message = format!("the key belongs to partition {own}, not {asked}");
-        refuse(ErrorCode::WrongPartition, message)
+        Err(refuse(ErrorCode::WrongPartition, message))
     }
 }
 
@@ -105,9 +112,10 @@ fn below(code: ErrorCode, what: &str, found: usize, limit: usize) -> Result<(), 
     if found <= limit {
         return Ok(());
     }
-    refuse(code, format!("{what} of {found} bytes is above the server's limit of {limit}"))
+    let message = format!("{what} of {found} bytes is above the server's limit of {limit}");
+    Err(refuse(code, message))
 }
 
-fn refuse(code: ErrorCode, message: String) -> Result<(), ClientError> {
-    Err(ClientError::Request { code, message })
+fn refuse(code: ErrorCode, message: String) -> ClientError {
+    ClientError::Request { code, message }
 }

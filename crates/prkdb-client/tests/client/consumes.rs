@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use prkdb_client::{
     Client, ClientError, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, ErrorCode,
-    ErrorKind, StartAt,
+    ErrorKind, Put, StartAt,
 };
 use prkdb_proto::v1::{self, position::Place};
 use prkdb_types::{Batch, BatchBuilder, Compression, ProducerStamp};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
@@ -223,6 +226,41 @@ async fn batches_and_records_may_be_read_in_turn() {
     let left: Vec<u64> = rest.records().map(|record| record.unwrap().offset).collect();
     assert_eq!(left, offsets(2..5));
     assert_eq!(read(&mut consumer).await[&0], offsets(5..10));
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_not_read_holds_up_nobody_else() {
+    let fake = Fake::start().await;
+    fake.state().partitions = 1;
+    let value = vec![0; 1 << 20];
+    // More than both windows of a connection take.
+    for offset in 0..40 {
+        let mut batch = Batch::single(ProducerStamp::NONE, 0, None, Some(&value), &[]).unwrap();
+        batch.set_base_offset(offset);
+        append(&fake, 0, batch);
+    }
+    let client = fake.client().await;
+    let mut consumer = Consumer::open(&client, "events", until(&[(0, 40)])).await.unwrap();
+    let mut read = 0;
+    while let Some(record) = consumer.next().await {
+        assert_eq!(record.unwrap().offset, read);
+        read += 1;
+        // As much comes in meanwhile as the windows let in.
+        for _ in 0..20 {
+            let within = Some(Instant::now() + Duration::from_secs(5));
+            client.with_deadline(within).put(Put::new("default", "a", "1")).await.unwrap();
+        }
+    }
+    assert_eq!(read, 40);
+}
+
+#[tokio::test]
+async fn a_partition_that_has_ended_gives_nothing_more_while_others_go_on() {
+    let fake = fake_with(3, 10).await;
+    let mut consumer = open(&fake, until(&[(0, 7), (1, 50), (2, 0)])).await;
+    let read = read(&mut consumer).await;
+    assert_eq!(read, BTreeMap::from([(0, offsets(0..7)), (1, offsets(0..50))]));
+    assert_eq!([consumer.position(0), consumer.position(2)], [Some(7), Some(0)]);
 }
 
 #[tokio::test]

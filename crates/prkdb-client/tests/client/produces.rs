@@ -127,6 +127,27 @@ async fn what_waits_while_the_window_is_full_makes_the_next_batch() {
 }
 
 #[tokio::test]
+async fn a_small_batch_waits_while_two_are_under_way_and_a_large_one_does_not() {
+    let fake = Fake::start().await;
+    fake.hold_acks();
+    let producer = open(&fake, ProducerOptions::default()).await;
+    for number in 0_u32..5 {
+        producer.send(Record::new(&number.to_be_bytes()).partition(1)).await.unwrap();
+        if number < 2 {
+            fake.received(usize::try_from(number).unwrap() + 1).await;
+        }
+    }
+    let large = vec![0; 70_000];
+    for batch in 3..5 {
+        producer.send(Record::new(&large).partition(1)).await.unwrap();
+        fake.received(batch).await;
+    }
+    assert_eq!(batches(&fake), [(1, 1), (1, 1), (1, 4), (1, 1)]);
+    fake.release_acks();
+    producer.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn records_without_a_key_fill_the_batch_of_one_partition_after_the_other() {
     let fake = Fake::start().await;
     let options = ProducerOptions { producer_id: Some(2), ..full(10) };
