@@ -91,7 +91,7 @@ fn bash_completes_a_line_by_the_script() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_prkdb"), dir.join("bin/prkdb")).unwrap();
     let script = "source <(prkdb completions bash --dynamic) && \
         COMP_WORDS=(prkdb consume de) COMP_CWORD=2 COMP_TYPE=9 && \
-        _clap_complete_prkdb && echo \"${COMPREPLY[@]}\"";
+        _clap_complete_prkdb prkdb de consume && echo \"${COMPREPLY[@]}\"";
     let output = Command::new("bash")
         .args(["-c", script])
         .env_clear()

@@ -45,12 +45,13 @@ fn here(example: &str, node: &Node) -> String {
         .replace("/var/lib/prkdb", "./data")
         .replace("| man -l -", "| cat")
         .replace("--duration 10s", "")
+        .replace("--duration 5s", "")
         // It would never end; it is a test of its own.
         .replace(" --watch 5s", "");
     if line.starts_with("prkdb serve") && !line.ends_with("--check") {
         line.push_str(" --check");
     }
-    if line.starts_with("prkdb consume") && !line.contains("--exit-at-end") {
+    if line.starts_with("prkdb consume ") && !line.contains("--exit-at-end") {
         // It would follow.
         line.push_str(" --exit-at-end");
     }

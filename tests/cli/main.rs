@@ -12,6 +12,7 @@ mod data;
 mod directory;
 mod examples;
 mod fake;
+mod flights;
 mod generated;
 mod help;
 mod input;

@@ -11,10 +11,9 @@ Examples:
   prkdb consume events --partition 0,2 --from latest -o ndjson
   prkdb consume flights --exit-at-end -o ndjson | prkdb produce copy --format jsonl --allow-empty
 
-A format has C escapes and the codes
-  %c collection   %p partition   %o offset   %T timestamp in milliseconds since 1970
-  %k key          %v value       %h headers as name=value,name=value         %% a percent sign
-Key and value are written as they are, but escaped on a terminal.
+A format has C escapes and these codes: %c collection, %p partition, %o offset, %T timestamp in
+milliseconds since 1970, %k key, %v value, %h headers as name=value with commas between, %% a percent sign.
+Keys and values are written as they are, but escaped on a terminal.
 
 --from @TIME begins at the first record of each partition with that time or a later one, and then prints
 all. --until @TIME ends before that record, or where a partition ends now if there is none yet. A TIME is
