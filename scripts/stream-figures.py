@@ -2,7 +2,7 @@
 """Measures produce and consume in rounds: the limit of the machine, PrkDB, and Apache Kafka beside it.
 
 usage: stream-figures.py PRKDB-BINARY [--rounds 5] [--bytes 3221225472] [--results FILE.json]
-                         [--kafka-dir DIR [--rk PROGRAM]] [--sync-calls]
+                         [--kafka-dir DIR [--rk PROGRAM]] [--sync-calls] [--before COMMAND]
 
 A release build, on a machine that does nothing else. Every round measures every line once, one server
 at a time: a node on a new directory, stopped before the broker is started, and the other way round.
@@ -42,8 +42,11 @@ RECORD_OVERHEAD = 10
 
 # How PrkDB is asked, and where the answers (prkdb.bench/1) have what. The limit is the figure of that name.
 OURS = {
-    "produce": "bench produce --bytes {bytes} --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
+    "produce": "bench produce --bytes {bytes} --in-flight 16 --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
     "consume": "bench consume --bytes {bytes} --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
+    "end to end": "bench consume --rate {half}/s --duration 5s --value-size 100 --batch-size 10000 --in-flight 16",
+    "16k-1": "bench produce --bytes {half_bytes} --warmup 0 --in-flight 16 --value-size 100 --batch-bytes 16KiB --batch-size 10000",
+    "16k-1000": "bench produce --bytes {half_bytes} --warmup 0 --in-flight 16 --value-size 100 --batch-bytes 16KiB --batch-size 10000 --partitions 1000",
     "put": "bench put --clients 1 --duration 3s --with-limits --data-dir {work}",
 }
 FIELDS = {
@@ -220,10 +223,13 @@ class Ours:
         self.http = re.search(r"http=(\S+)", line)[1]
         run([binary, "--server", self.server, "put", "first", "ack"])
         self.first_ack = time.monotonic() - begun
+        self.half = 0
 
     def bench(self, what, records):
         wait_until_quiet()
-        command = OURS[what].format(bytes=records * RECORD_BYTES, work=self.work).split()
+        command = OURS[what].format(
+            bytes=records * RECORD_BYTES, half_bytes=records * RECORD_BYTES // 2, half=self.half, work=self.work,
+        ).split()
         command = [self.binary, "--server", self.server, "--timeout", "0", "-o", "json"] + command
         rise = Rise(self.node.pid, self.http, COUNTERS.get(what, "prkdb_append_bytes_total"))
         with rise:
@@ -247,6 +253,9 @@ class Ours:
         figures["memory"] = {"idle_mib": rss_mib(self.node.pid)}
         for what in OURS:
             figures[what] = self.bench(what, records)
+            if what == "produce":
+                # Half of the records a second that were just seen.
+                self.half = int(figures[what]["rate"] / RECORD_BYTES / 2)
             say(f"  {what}: {figures[what]['rate']:,.0f}")
         figures["memory"]["loaded_mib"] = rss_mib(self.node.pid)
         return figures
@@ -374,6 +383,9 @@ LINES = [
     ("produce, page cache", "Kafka", "kafka", "produce page"),
     ("consume", "PrkDB", "ours", "consume"),
     ("consume", "Kafka", "kafka", "consume"),
+    ("end to end at half of that rate", "PrkDB", "ours", "end to end"),
+    ("produce, synced, 16 KiB a batch, 1 partition", "PrkDB", "ours", "16k-1"),
+    ("the same, 1,000 partitions", "PrkDB", "ours", "16k-1000"),
     ("one record at a time, synced", "PrkDB (put)", "ours", "put"),
     ("one record at a time, synced", "Kafka, flush.messages=1", "kafka", "put sync"),
     ("one record at a time, page cache", "Kafka", "kafka", "put page"),
@@ -426,6 +438,12 @@ def write(path, document):
             file.write("\n")
 
 
+def before(command):
+    """What makes the machine the same for both, such as filling memory that was never touched."""
+    if command:
+        subprocess.run(command, shell=True, check=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("binary")
@@ -435,6 +453,7 @@ def main():
     parser.add_argument("--kafka-dir")
     parser.add_argument("--rk")
     parser.add_argument("--sync-calls", action="store_true")
+    parser.add_argument("--before", help="a command that is run before each server's turn")
     args = parser.parse_args()
     binary = os.path.realpath(args.binary)
     # Whole batches.
@@ -452,6 +471,7 @@ def main():
     for number in range(args.rounds):
         say(f"round {number + 1} of {args.rounds}")
         figures = {"load_before": os.getloadavg()}
+        before(args.before)
         with tempfile.TemporaryDirectory(dir=".") as work:
             node = Ours(binary, work)
             try:
@@ -459,6 +479,7 @@ def main():
             finally:
                 node.stop()
         if kafka:
+            before(args.before)
             figures["kafka"] = kafka.round(records, number)
         document["rounds"].append(figures)
         write(args.results, document)

@@ -37,6 +37,7 @@ serve() {
   until_holds "$node" test -s "$work/ready" || fail "the node did not start"
 }
 
+command -v zstd >/dev/null || { apt-get update -qq && apt-get install -y -qq zstd; }
 zstd -dqc "$here/../examples/data/flights.csv.zst" >"$work/flights.csv"
 third=$(($(wc -c <"$work/flights.csv") / 3))
 

@@ -13,7 +13,7 @@ use prkdb::storage::{
     bug::{self, Bug},
     clock::{Rng as _, SeededRng},
     disk::{
-        Disk as _,
+        Access, Disk as _,
         sim::{Loss, SimDisk},
     },
     log::{
@@ -31,6 +31,7 @@ use prkdb_types::{
 };
 
 use super::{
+    damage::files_of,
     power::say,
     rig::{DIR, new_disk},
 };
@@ -496,4 +497,41 @@ fn planted_sidecar_that_is_not_compared_is_caught() {
     drop(planted);
     say(&format!("planted sidecar: {found:?}"));
     assert!(found.is_err());
+}
+
+#[test]
+fn a_damaged_sidecar_is_written_again_and_nothing_is_read_by_it() {
+    let load = run(1, 150);
+    load.shard.mark_synced();
+    load.drive();
+    let (mut flips, mut cuts) = (0, 0);
+    let ends = load.models.last().unwrap().next_offsets.clone();
+    let check = |disk: &SimDisk, name: &str, whole: &[u8]| {
+        let shard = open(disk);
+        for (partition, next) in &ends {
+            let records = &load.streams[partition][..usize::try_from(*next).unwrap()];
+            check_stream(&shard, *partition, records).unwrap();
+        }
+        let files = files_of(disk);
+        let (_, now) = files.iter().find(|(other, _)| other == name).unwrap();
+        assert!(now == whole, "{name} is not what it was");
+    };
+    let sidecars = files_of(&load.disk).into_iter().filter(|(name, _)| name.ends_with(".index"));
+    for (name, bytes) in sidecars {
+        let path = Path::new(DIR).join(&name);
+        for position in (0..bytes.len()).step_by(3) {
+            let disk = load.disk.clone_image();
+            disk.flip_bit(&path, position as u64, u8::try_from(position % 8).unwrap()).unwrap();
+            check(&disk, &name, &bytes);
+            flips += 1;
+        }
+        for len in (0..bytes.len()).step_by(7) {
+            let disk = load.disk.clone_image();
+            disk.open(&path, Access::ReadWrite).unwrap().truncate(len as u64).unwrap();
+            check(&disk, &name, &bytes);
+            cuts += 1;
+        }
+    }
+    say(&format!("sidecars: {flips} bits flipped, {cuts} lengths cut"));
+    assert!(flips > 500 && cuts > 200, "{flips} flips, {cuts} cuts");
 }
