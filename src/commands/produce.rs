@@ -25,6 +25,10 @@ Examples:
 
 Duplicates are kept, and a key is optional. With --checkpoint a run that is resumed appends nothing twice.";
 
+const KEY_FIELD: &str = "jsonl: the line is the value, this field of it the key; else \
+    {\"key\",\"value\",\"headers\":[[\"k\",\"v\"]],\"timestamp\",\"partition\"}, with key_b64, value_b64, \
+    headers_b64 for bytes";
+
 /// What `--create` stands for alone.
 const PARTITIONS: &str = "3";
 /// The most records that a batch may be told to have.
@@ -49,9 +53,8 @@ pub struct Args {
     /// Column of the time
     #[arg(long, value_name = "C")]
     timestamp_column: Option<String>,
-    /// jsonl: the line is the value, this field of it the key; else {"key","value","headers":
-    /// [["k","v"]],"timestamp","partition"}, with key_b64, value_b64, headers_b64 for bytes
-    #[arg(long, value_name = "F")]
+    /// The field of the key.
+    #[arg(long, value_name = "F", help = KEY_FIELD)]
     key_field: Option<String>,
     /// jsonl: the line is the value, this field of it the time
     #[arg(long, value_name = "F")]

@@ -60,6 +60,33 @@ fn an_interrupted_load_says_how_to_go_on_and_goes_on() {
     assert_eq!(state.keys.values().map(|(_, version)| *version).max(), Some(4999));
 }
 
+#[test]
+fn an_interrupted_run_of_events_goes_on_without_a_repeat() {
+    let node = Fake::new();
+    node.write("d.log", lines(3000, |n| format!("event {n}")));
+    let load = ["produce", "default", "d.log", "--checkpoint", "c.json", "--batch-size", "10"];
+    let child = program(&node, &[&load[..], &["--rate", "1000/s"]].concat()).spawn().unwrap();
+    let begun = Instant::now();
+    while node.state.lock().unwrap().applied < 5 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing was appended");
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let hint = "hint: resume with: prkdb produce default d.log --checkpoint c.json";
+    assert!(said.contains(hint) && said.trim_end().ends_with("--resume"), "{said}");
+    let resumed = node.run(&format!("{} --rate 1000000/s", load.join(" ")));
+    assert_eq!(resumed.code, 7, "{}", resumed.stderr);
+    let resumed = node.run(&format!("{} --resume", load.join(" ")));
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert!(resumed.text().starts_with("3000 records in 3 partitions, "), "{}", resumed.text());
+    let state = node.state.lock().unwrap();
+    assert_eq!(state.events.values().map(Vec::len).sum::<usize>(), 3000);
+}
+
 /// Runs a line of the shell that limits the memory of the program.
 fn limited(node: &Fake, kib: u32, args: &str) -> (i32, String, String) {
     let line = format!("ulimit -v {kib}; exec {} {args}", env!("CARGO_BIN_EXE_prkdb"));
@@ -107,4 +134,8 @@ fn a_large_load_takes_no_more_memory_than_a_small_one() {
     let (code, stdout, stderr) = limited(&node, 400_000, "batch-put d.txt");
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(stdout.starts_with("64000 put"), "{stdout}");
+    let line = "produce default d.txt --format delimited --dry-run --separator=,";
+    let (code, stdout, stderr) = limited(&node, 400_000, line);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("64000 records would be produced"), "{stdout}");
 }

@@ -1,23 +1,27 @@
 //! What differs on a terminal: prompts, escapes, tables.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::fake::Fake;
+use crate::{fake::Fake, serve::Node};
 
 const TIMEOUT_MS: u64 = 30_000;
 
 /// Starts a command on a terminal of its own.
 fn start(node: &Fake, args: &[&str]) -> PtySession {
+    start_in(node.home.dir.path(), &node.address.to_string(), args)
+}
+
+fn start_in(home: &Path, server: &str, args: &[&str]) -> PtySession {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prkdb"));
     command
         .env_clear()
-        .env("HOME", node.home.dir.path())
-        .env("PRKDB_SERVER", node.address.to_string())
+        .env("HOME", home)
+        .env("PRKDB_SERVER", server)
         .env("TERM", "xterm")
         .env("COLUMNS", "80")
-        .current_dir(node.home.dir.path())
+        .current_dir(home)
         .args(args);
     spawn_command(command, Some(TIMEOUT_MS)).unwrap()
 }
@@ -113,4 +117,22 @@ fn tables_are_for_terminals_and_no_color_is_respected() {
         .args(["scan"]);
     let (said, _) = end(spawn_command(command, Some(TIMEOUT_MS)).unwrap());
     assert!(!said.contains('\x1b'), "{said:?}");
+}
+
+#[test]
+fn events_are_escaped_on_a_terminal_and_come_before_it_waits() {
+    let node = Node::start();
+    let home = node.home.dir.path();
+    std::fs::write(home.join("d.log"), "\x1b[2Jx\n").unwrap();
+    assert_eq!(node.run("produce c d.log --create=1 --key k").code, 0);
+    for args in [&["consume", "c"][..], &["consume", "c", "-f", "%k %v\\n"]] {
+        let line = [args, &["--color", "never"]].concat();
+        let mut session = start_in(home, &node.address, &line);
+        // It follows: the row is there although more may come.
+        let before = session.exp_string("\\x1b[2Jx").unwrap();
+        assert!(!before.contains('\x1b'), "{before:?}");
+        session.send_control('c').unwrap();
+        let (_, status) = end(session);
+        assert!(status.contains(", 130)"), "{status}");
+    }
 }

@@ -131,14 +131,13 @@ impl Reading {
     async fn print(&mut self, output: &mut Output, printer: &mut Printer) -> Result {
         while self.left > 0 {
             // One look, and what was printed is handed over before the wait.
-            let batch = match self.consumer.next_batch().now_or_never() {
-                Some(batch) => batch,
-                None => {
-                    printer.flush(output)?;
-                    tokio::select! {
-                        batch = self.consumer.next_batch() => batch,
-                        code = self.signals.next() => return Err(Stop::Quiet(code)),
-                    }
+            let batch = if let Some(batch) = self.consumer.next_batch().now_or_never() {
+                batch
+            } else {
+                printer.flush(output)?;
+                tokio::select! {
+                    batch = self.consumer.next_batch() => batch,
+                    code = self.signals.next() => return Err(Stop::Quiet(code)),
                 }
             };
             match batch.map_err(|error| session::failure(&error))? {

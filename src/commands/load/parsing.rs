@@ -177,13 +177,11 @@ impl InputArgs {
         } else {
             None
         };
-        match problem {
-            Some(problem) => Err(Failure::usage(format!("--separator: {problem}")).into()),
-            None => {
-                let comment = self.comment();
-                Ok(Parsing::Delimited { separator, terminator, is_escaped, comment })
-            }
+        if let Some(problem) = problem {
+            return Err(Failure::usage(format!("--separator: {problem}")).into());
         }
+        let comment = self.comment();
+        Ok(Parsing::Delimited { separator, terminator, is_escaped, comment })
     }
 
     /// Returns how a table is read whose other columns are not decided yet.

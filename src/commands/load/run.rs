@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) fn run(session: &mut Session, job: &Job<'_>) -> Result {
     runtime()?.block_on(async {
         let signals = Signals::new()?;
-        start(session, job, signals).await
+        Box::pin(start(session, job, signals)).await
     })
 }
 

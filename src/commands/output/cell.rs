@@ -114,7 +114,7 @@ pub enum TimeStyle {
 
 impl TimeStyle {
     /// Returns a moment as text; `buffer` holds it where nothing has to be allocated for it.
-    pub(crate) fn text_in<'a>(self, ms: i64, buffer: &'a mut [u8; 24]) -> Cow<'a, str> {
+    pub(crate) fn text_in(self, ms: i64, buffer: &mut [u8; 24]) -> Cow<'_, str> {
         match self {
             Self::Utc => utc_text(ms, buffer).map_or_else(|| self.text(ms).into(), Cow::Borrowed),
             Self::Local | Self::EpochMs => self.text(ms).into(),
