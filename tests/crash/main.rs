@@ -19,3 +19,4 @@ mod planted;
 mod power;
 mod rig;
 mod shard;
+mod sidecars;

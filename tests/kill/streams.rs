@@ -335,7 +335,8 @@ async fn events_whose_replies_are_lost_stand_once() {
     };
     tokio::join!(collect, cut);
     assert_eq!(ledger.acked(|acked| acked.len() as u64), sent);
-    assert!(ledger.repeats.load(Ordering::Relaxed) > 30, "they were applied before the cut");
+    let repeats = ledger.repeats.load(Ordering::Relaxed);
+    assert!(repeats > 0, "no answer was lost");
     let (at_end, told) = watch::channel(Some(ends(&direct).await));
     let reader = Consumer::open(&direct, EVENTS, ConsumerOptions::default()).await.unwrap();
     let log = timeout(PATIENCE, read(reader, told)).await.unwrap();

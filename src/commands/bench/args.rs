@@ -133,7 +133,8 @@ pub(super) struct EventArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub partitions: u32,
-    /// So many bytes of keys and values; consume reads what it has produced before [consume: 2GiB]
+    /// So many bytes of keys and values, all counted; consume reads what it has produced before [consume:
+    /// 2GiB]
     #[arg(long, value_name = "SIZE", conflicts_with = "rate", value_parser = values::size)]
     pub bytes: Option<u64>,
     /// So long

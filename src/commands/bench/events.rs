@@ -19,7 +19,10 @@ use prkdb_client::{
     WriterOptions, wire,
 };
 use prkdb_types::{BatchBuilder, ErrorCode};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::{
     args::EventArgs,
@@ -136,8 +139,9 @@ impl<'a> Events<'a> {
     /// Where nothing could be measured.
     pub(super) async fn produce(&self) -> Result<Seen> {
         let started = Instant::now();
-        let counts_from = started + self.args.warmup;
         let batches = self.args.bytes.map(|bytes| self.batches(bytes));
+        // So many bytes are so many that count.
+        let counts_from = if batches.is_some() { started } else { started + self.args.warmup };
         let plan = Plan {
             started,
             counts_from,
@@ -208,9 +212,11 @@ impl<'a> Events<'a> {
             rate: Some(self.per_batch(rate)),
         };
         let sent = Cell::new(None);
+        let is_over = Notify::new();
         let producing = async {
             let seen = self.run_counted(plan, self.args.clients).await?;
             sent.set(Some(seen.next.get()));
+            is_over.notify_one();
             Ok::<_, crate::commands::failure::Stop>(seen)
         };
         let reading = async {
@@ -223,7 +229,11 @@ impl<'a> Events<'a> {
             };
             let mut batches = 0;
             while sent.get().is_none_or(|sent| batches < sent) {
-                let next = tokio::time::timeout(PATIENCE, consumer.next_batch()).await;
+                let next = tokio::select! {
+                    next = tokio::time::timeout(PATIENCE, consumer.next_batch()) => next,
+                    // All may have been read before the last was acknowledged.
+                    () = is_over.notified() => continue,
+                };
                 let Ok(next) = next else {
                     let message = "a batch that was acknowledged does not come";
                     return Err(Failure::of(ErrorCode::Internal, message).into());

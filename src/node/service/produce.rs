@@ -220,8 +220,12 @@ impl Reader {
                 Road::Produce => Keyless::Allowed,
             },
         };
-        // Without sequences, what follows a failure would not be refused.
         let batch = CheckedBatch::check(bytes, route.is_keyed().then_some(&keys))?;
+        if !batch.has_producer() {
+            // Without sequences, what follows a failure would not be refused.
+            let message = "a batch of a stream must have producer, epoch and sequence";
+            return Err(Failure::new(ErrorCode::BatchInvalid, message));
+        }
         let collection = route.collection.id;
         Ok((place.shard, WriteRequest::Batch { partition: place.partition, collection, batch }))
     }

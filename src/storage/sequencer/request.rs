@@ -179,16 +179,17 @@ impl CheckedBatch {
             |error: &prkdb_types::BatchError| Refusal::new(error.code(), error.to_string());
         let batch = Batch::parse(bytes).map_err(|error| refuse(&error))?;
         let header = batch.header();
-        if !header.has_producer() {
-            let message = "a batch of a stream must have producer, epoch and sequence";
-            return Err(Refusal::new(ErrorCode::BatchInvalid, message));
-        }
         batch.verify_crc().map_err(|error| refuse(&error))?;
         header.check_produced().map_err(|error| refuse(&error))?;
         if let Some(rules) = keys {
             rules.check(&batch, &header)?;
         }
         Ok(Self { batch, header })
+    }
+
+    /// Returns whether a repeat of it would be known.
+    pub fn has_producer(&self) -> bool {
+        self.header.has_producer()
     }
 
     /// Returns the size of the batch.
