@@ -13,8 +13,8 @@ without.
 
 DIR holds kafka.sh (fetch, start, stop, env, topic; environment KAFKA_WORK) and rk.c, a client of
 librdkafka that is built if --rk names none. --sync-calls counts, with strace, what each server syncs for
-100 records sent one after the other, in one more start of each. The first second of produce is not
-counted. A round takes four times --bytes of disk; `kafka.sh stop --wipe` removes what is left.
+100 records sent one after the other, in one more start of each. Every byte that PrkDB is given counts, a new
+log's first ones too; Kafka's first records do not. A round takes four times --bytes of disk; `kafka.sh stop --wipe` removes what is left.
 
 Raw figures go to the results file after every round, what happens to stderr, the table of medians as
 Markdown to stdout.
