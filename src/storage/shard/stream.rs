@@ -88,13 +88,11 @@ impl Shard {
             };
             (bounds, frames, ahead)
         };
-        let Some(last) = frames.frames.last() else {
-            // Nothing is left of what was there: readers go on behind it.
-            return Ok(Fetched {
-                next_offset: bounds.high_watermark,
-                bounds,
-                ..Fetched::default()
-            });
+        let first = frames.frames.first().map(|frame| frame.base_offset);
+        let Some(last) = frames.frames.last().filter(|_| first <= Some(from)) else {
+            // Nothing is ever taken out of a log: what the index does not know, it has lost.
+            let reason = format!("the index of partition {partition} has lost offset {from}");
+            return Err(StorageError::Discontinuous { index: from, reason });
         };
         let next_offset = last.next_offset();
         let segment = self.segment(&frames)?;
