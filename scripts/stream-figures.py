@@ -2,7 +2,7 @@
 """Measures produce and consume in rounds: the limit of the machine, PrkDB, and Apache Kafka beside it.
 
 usage: stream-figures.py PRKDB-BINARY [--rounds 5] [--bytes 3221225472] [--results FILE.json]
-                         [--kafka-dir DIR [--rk PROGRAM]] [--sync-calls] [--before COMMAND]
+                         [--kafka-dir DIR [--rk PROGRAM] [--delay PROGRAM]] [--sync-calls] [--before COMMAND]
 
 A release build, on a machine that does nothing else. Every round measures every line once, one server
 at a time: a node on a new directory, stopped before the broker is started, and the other way round.
@@ -12,7 +12,9 @@ syncs before it acknowledges; Kafka does where its topic has flush.messages=1, a
 without.
 
 DIR holds kafka.sh (fetch, start, stop, env, topic; environment KAFKA_WORK) and rk.c, a client of
-librdkafka that is built if --rk names none. --sync-calls counts, with strace, what each server syncs for
+librdkafka that is built if --rk names none. Time from due to consumed is measured there by kafka-delay.c,
+which lies beside this script and is built if --delay names none: like ours, it sends a batch's records at
+once when they are due, and counts when the last of them was read. --sync-calls counts, with strace, what each server syncs for
 100 records sent one after the other, in one more start of each. Every byte that PrkDB is given counts, a new
 log's first ones too; Kafka's first records do not. A round takes four times --bytes of disk; `kafka.sh stop --wipe` removes what is left.
 
@@ -45,6 +47,7 @@ OURS = {
     "produce": "bench produce --bytes {bytes} --in-flight 16 --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
     "consume": "bench consume --bytes {bytes} --value-size 100 --batch-size 10000 --with-limits --data-dir {work}",
     "end to end": "bench consume --rate {half}/s --duration 5s --value-size 100 --batch-size 10000 --in-flight 16",
+    "end to end, 125 MB/s": "bench consume --rate {common}/s --duration 5s --value-size 100 --batch-size 10000 --in-flight 16",
     "16k-1": "bench produce --bytes {half_bytes} --warmup 0 --in-flight 16 --value-size 100 --batch-bytes 16KiB --batch-size 10000",
     "16k-1000": "bench produce --bytes {half_bytes} --warmup 0 --in-flight 16 --value-size 100 --batch-bytes 16KiB --batch-size 10000 --partitions 1000",
     "put": "bench put --clients 1 --duration 3s --with-limits --data-dir {work}",
@@ -69,8 +72,17 @@ PRODUCE = [
 ]
 CONSUME = ["fetch.message.max.bytes=8388608"]
 PING = ["linger.ms=0", "acks=all"]
+# Lingering for 1 ms gave the shortest delays of 0, 1 and 5.
+DELAY = [
+    "linger.ms=1", "batch.num.messages=10000", "batch.size=1048576",
+    "queue.buffering.max.messages=1000000", "acks=all", "consumer.fetch.message.max.bytes=8388608",
+]
+DELAY_WARMUP_SECONDS, DELAY_SECONDS = 1, 5
+# About half of what Kafka does with a sync for each batch: both carry it.
+COMMON_RATE = 1_250_000
 WARMUP_RECORDS = 2_000_000
 PINGS = 3_000
+TRIES = 5
 # For --sync-calls.
 COMMITS = 100
 TOPICS = {"page": [], "sync": ["flush.messages=1"]}
@@ -228,12 +240,22 @@ class Ours:
     def bench(self, what, records):
         wait_until_quiet()
         command = OURS[what].format(
-            bytes=records * RECORD_BYTES, half_bytes=records * RECORD_BYTES // 2, half=self.half, work=self.work,
+            bytes=records * RECORD_BYTES, half_bytes=records * RECORD_BYTES // 2, half=self.half,
+            common=COMMON_RATE, work=self.work,
         ).split()
         command = [self.binary, "--server", self.server, "--timeout", "0", "-o", "json"] + command
-        rise = Rise(self.node.pid, self.http, COUNTERS.get(what, "prkdb_append_bytes_total"))
-        with rise:
-            report = json.loads(run(command))
+        for attempt in range(TRIES):
+            rise = Rise(self.node.pid, self.http, COUNTERS.get(what, "prkdb_append_bytes_total"))
+            try:
+                with rise:
+                    report = json.loads(run(command))
+                break
+            except SystemExit as error:
+                # It says so itself where something else ran meanwhile.
+                if "busy" not in str(error) or attempt + 1 == TRIES:
+                    raise
+                say(f"  {what}: the machine was busy, once more")
+                wait_until_quiet()
         if pick(report, "schema") != SCHEMA or pick(report, "errors"):
             raise SystemExit(f"{what}: {json.dumps(report)}")
         figures = {field: pick(report, field) for field in FIELDS}
@@ -275,9 +297,9 @@ class Ours:
 class Kafka:
     """A broker that a script starts and stops."""
 
-    def __init__(self, folder, rk):
+    def __init__(self, folder, rk, delay):
         self.script = os.path.join(folder, "kafka.sh")
-        self.folder, self.rk = folder, rk
+        self.folder, self.rk, self.delay_client = folder, rk, delay
         self.work = os.environ.setdefault("KAFKA_WORK", os.path.join(tempfile.gettempdir(), "kafka-baseline"))
         if not os.path.isdir(os.path.join(self.work, "libs")):
             run([self.script, "fetch"])
@@ -286,6 +308,10 @@ class Kafka:
             if not os.path.exists(self.rk):
                 source = os.path.join(folder, "rk.c")
                 run(["cc", "-O2", "-w", "-o", self.rk, source, "-lrdkafka"])
+        if not self.delay_client:
+            self.delay_client = os.path.join(self.work, "kafka-delay")
+            source = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kafka-delay.c")
+            run(["cc", "-O2", "-o", self.delay_client, source, "-lrdkafka", "-lpthread"])
         # Formats the storage and makes the topic of the first acknowledgement.
         self.start()
         try:
@@ -318,6 +344,17 @@ class Kafka:
             raise SystemExit(f"{mode} {topic}: {said}")
         return figures | {"said": said.strip()}
 
+    def delay(self, topic):
+        wait_until_quiet()
+        command = [self.delay_client, self.bootstrap, topic, str(COMMON_RATE), str(BATCH_RECORDS)]
+        command += [str(RECORD_BYTES), str(DELAY_WARMUP_SECONDS), str(DELAY_SECONDS)]
+        said = run(command + DELAY)
+        figures = dict(re.findall(r"(\w+)=([-\w.]+)", said))
+        return {
+            "rate": COMMON_RATE * RECORD_BYTES, "p50_us": float(figures["p50_us"]),
+            "p99_us": float(figures["p99_us"]), "client": figures["client"], "said": said.strip(),
+        }
+
     def round(self, records, number):
         begun = time.time()
         self.start()
@@ -345,6 +382,7 @@ class Kafka:
                         / (int(said["records"]) * RECORD_BYTES) * 1e9,
                         "client": said["client"], "said": said["said"],
                     }
+                figures[f"delay {name}"] = self.delay(topic)
                 wait_until_quiet()
                 said = self.client("ping", topic, PINGS, 100, PING)
                 figures[f"put {name}"] = {
@@ -384,6 +422,9 @@ LINES = [
     ("consume", "PrkDB", "ours", "consume"),
     ("consume", "Kafka", "kafka", "consume"),
     ("end to end at half of that rate", "PrkDB", "ours", "end to end"),
+    ("end to end at 125 MB/s", "PrkDB", "ours", "end to end, 125 MB/s"),
+    ("end to end at 125 MB/s", "Kafka, flush.messages=1", "kafka", "delay sync"),
+    ("end to end at 125 MB/s, page cache", "Kafka", "kafka", "delay page"),
     ("produce, synced, 16 KiB a batch, 1 partition", "PrkDB", "ours", "16k-1"),
     ("the same, 1,000 partitions", "PrkDB", "ours", "16k-1000"),
     ("one record at a time, synced", "PrkDB (put)", "ours", "put"),
@@ -452,19 +493,21 @@ def main():
     parser.add_argument("--results")
     parser.add_argument("--kafka-dir")
     parser.add_argument("--rk")
+    parser.add_argument("--delay", help="kafka-delay, built elsewhere")
     parser.add_argument("--sync-calls", action="store_true")
     parser.add_argument("--before", help="a command that is run before each server's turn")
     args = parser.parse_args()
     binary = os.path.realpath(args.binary)
     # Whole batches.
     records = -(-args.bytes // (RECORD_BYTES * BATCH_RECORDS)) * BATCH_RECORDS
-    kafka = Kafka(os.path.realpath(args.kafka_dir), args.rk) if args.kafka_dir else None
+    kafka = Kafka(os.path.realpath(args.kafka_dir), args.rk, args.delay) if args.kafka_dir else None
     document = {
         "schema": "prkdb.stream-figures/1", "machine": machine(), "version": run([binary, "--version"]).strip(),
         "settings": {
             "records": records, "record_bytes": RECORD_BYTES, "batch_records": BATCH_RECORDS,
             "durability": "sync", "kafka_topics": TOPICS, "kafka_produce": PRODUCE,
-            "kafka_consume": CONSUME, "kafka_ping": PING, "kafka_warmup_records": WARMUP_RECORDS,
+            "kafka_consume": CONSUME, "kafka_delay": DELAY, "kafka_ping": PING,
+            "kafka_warmup_records": WARMUP_RECORDS,
         },
         "rounds": [],
     }

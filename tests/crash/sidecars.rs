@@ -120,3 +120,43 @@ fn a_damaged_sidecar_is_written_again_and_nothing_is_read_by_it() {
     say(&format!("sidecars: {flips} bits flipped, {cuts} lengths cut"));
     assert!(flips > 500 && cuts > 200, "{flips} flips, {cuts} cuts");
 }
+
+/// Rot behind a sidecar's back, as the planted trust has it: what it still finds is right, what it lost is
+/// refused, and nothing is passed over.
+#[test]
+fn what_a_rotten_sidecar_lost_is_refused_and_not_passed_over() {
+    let load = run(1, 150);
+    load.shard.mark_synced();
+    load.drive();
+    let ends = load.models.last().unwrap().next_offsets.clone();
+    let (mut reads, mut refused) = (0, 0);
+    let sidecars = files_of(&load.disk).into_iter().filter(|(name, _)| name.ends_with(".index"));
+    for (name, bytes) in sidecars {
+        let path = Path::new(DIR).join(&name);
+        for position in (0..bytes.len()).step_by(5) {
+            let disk = load.disk.clone_image();
+            disk.flip_bit(&path, position as u64, u8::try_from(position % 8).unwrap()).unwrap();
+            let planted = bug::plant(Bug::SidecarNotCompared);
+            let shard = open(&disk);
+            drop(planted);
+            for (partition, end) in &ends {
+                let mut next = 0;
+                while next < *end {
+                    reads += 1;
+                    let Ok(fetched) = shard.fetch(*partition, next, 700) else {
+                        refused += 1;
+                        break;
+                    };
+                    let read = decode(&fetched.parts).unwrap();
+                    let first = read.first().map_or(u64::MAX, |(offset, _)| *offset);
+                    assert!(first <= next && next < fetched.next_offset, "{name} at {position}");
+                    let last = read.last().map_or(0, |(offset, _)| *offset);
+                    assert_eq!(last + 1, fetched.next_offset, "{name} at {position}");
+                    next = fetched.next_offset;
+                }
+            }
+        }
+    }
+    say(&format!("rotten sidecars: {reads} reads, {refused} refused"));
+    assert!(refused > 50, "{refused} of {reads}");
+}

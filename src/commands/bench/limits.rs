@@ -43,8 +43,8 @@ pub(super) async fn all(dir: &Path, duration: Duration) -> Result<Vec<Figure>> {
     for (clients, bytes) in [(1, 100), (64, 100), (256, 100), (4, MIB)] {
         figures.push(calls(&echo, clients, bytes, duration).await?);
     }
-    for way in [Way::In, Way::Out] {
-        figures.push(one_way(&echo, way, MIB, duration).await?);
+    for way in [Way::Both, Way::In, Way::Out] {
+        figures.push(exchange(&echo, way, MIB, duration).await?);
     }
     figures.push(map(duration)?);
     Ok(figures)
@@ -78,13 +78,15 @@ pub(super) enum Way {
     In,
     /// To the client.
     Out,
+    /// To the server and back.
+    Both,
 }
 
-/// Measures calls whose bytes go one way.
+/// Measures how fast calls carry bytes; those that go both ways count once.
 ///
 /// # Errors
 /// 4 where the echo fails.
-pub(super) async fn one_way(
+pub(super) async fn exchange(
     echo: &Echo,
     way: Way,
     bytes: usize,
@@ -92,14 +94,15 @@ pub(super) async fn one_way(
 ) -> Result<Figure> {
     let payload = Bytes::from(random(bytes)?);
     let (payload, wanted, name) = match way {
-        Way::In => (payload, 0, "grpc calls with bytes in, 4 under way"),
+        Way::In => (payload, Some(0), "grpc calls with bytes in, 4 under way"),
         Way::Out => {
             let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-            (Bytes::new(), wanted, "grpc calls with bytes out, 4 under way")
+            (Bytes::new(), Some(wanted), "grpc calls with bytes out, 4 under way")
         }
+        Way::Both => (payload, None, "grpc echo of the same bytes, 4 under way"),
     };
     let plan = Plan { clients: 4, warmup: duration / 5, duration, count: None, rate: None };
-    let seen = load::run(plan, |_| echo.ask(payload.clone(), Some(wanted))).await?;
+    let seen = load::run(plan, |_| echo.ask(payload.clone(), wanted)).await?;
     if let Some(failure) = seen.first_error {
         return Err(failure.into());
     }

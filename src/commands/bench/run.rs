@@ -164,7 +164,10 @@ async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Resu
     let dropped = events.drop_collection().await;
     let seen = seen?;
     dropped?;
-    let limits = if args.with_limits { event_limits(stream, args).await? } else { Vec::new() };
+    let limits = match args.with_limits {
+        true => event_limits(stream, args).await?,
+        false => EventLimits::default(),
+    };
     machine::check_quiet().await?;
     let name = match (stream, args.rate) {
         (Stream::Produce, _) => "produce, sync",
@@ -175,13 +178,13 @@ async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Resu
     if !seen.latencies.is_empty() {
         bytes = bytes.with_percentiles(&seen.latencies);
     }
-    let smallest = limits.iter().min_by(|one, other| one.value.total_cmp(&other.value));
-    if let Some(limit) = smallest {
+    if let Some(limit) = limits.smallest() {
         bytes = bytes.against(limit);
     }
     let rate = super::report::per_second(seen.records, seen.elapsed);
     let mut figures = vec![bytes, Figure::rate(&format!("{name}, records"), rate)];
-    figures.extend(limits);
+    figures.extend(limits.named);
+    figures.extend(limits.beside);
     let report = Report {
         bench: if stream == Stream::Produce { "produce" } else { "consume" },
         settings: event_settings(args),
@@ -192,18 +195,36 @@ async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Resu
     report.finish(session, args.result.as_deref())
 }
 
-/// Produced bytes go to the node and to the disk, consumed ones to the client.
-async fn event_limits(stream: Stream, args: &EventArgs) -> Result<Vec<Figure>> {
+/// What limits a stream.
+#[derive(Debug, Default)]
+struct EventLimits {
+    /// What it is compared with.
+    named: Vec<Figure>,
+    /// The same bytes going one way only, which is stricter than an echo of them.
+    beside: Option<Figure>,
+}
+
+impl EventLimits {
+    fn smallest(&self) -> Option<&Figure> {
+        self.named.iter().min_by(|one, other| one.value.total_cmp(&other.value))
+    }
+}
+
+/// An echo of the same bytes; what is produced goes to the disk too.
+async fn event_limits(stream: Stream, args: &EventArgs) -> Result<EventLimits> {
     let duration = args.duration.min(std::time::Duration::from_secs(2));
     let echo = Echo::start().await?;
     let batch = usize::try_from(args.batch_bytes.min(1 << 20)).unwrap_or(usize::MAX);
-    Ok(match stream {
-        Stream::Produce => vec![
-            limits::one_way(&echo, Way::In, batch, duration).await?,
-            limits::grouped(&args.data_dir, duration)?,
-        ],
-        Stream::Consume => vec![limits::one_way(&echo, Way::Out, batch, duration).await?],
-    })
+    let mut named = vec![limits::exchange(&echo, Way::Both, batch, duration).await?];
+    let way = match stream {
+        Stream::Produce => {
+            named.push(limits::grouped(&args.data_dir, duration)?);
+            Way::In
+        }
+        Stream::Consume => Way::Out,
+    };
+    let beside = Some(limits::exchange(&echo, way, batch, duration).await?);
+    Ok(EventLimits { named, beside })
 }
 
 fn event_settings(args: &EventArgs) -> Object {
