@@ -217,7 +217,8 @@ fn read_run(segment: &Segment, run: &[FrameRef], parts: &mut Parts) -> Result<()
     Ok(())
 }
 
-/// Refuses bytes that do not begin like the batch of a frame: offset and length.
+/// Refuses bytes that do not begin like the batch of a frame: offset, length and how many offsets it
+/// takes up.
 fn check_head(segment: &Segment, frame: &FrameRef, bytes: &[u8]) -> Result<(), StorageError> {
     let wrong = |found: &str| {
         let expected = format!("the batch of offset {}", frame.base_offset);
@@ -228,7 +229,10 @@ fn check_head(segment: &Segment, frame: &FrameRef, bytes: &[u8]) -> Result<(), S
     }
     let offset = u64::from_be_bytes(array_at(bytes, 0));
     let len = u32::from_be_bytes(array_at(bytes, 8)).checked_add(12);
-    if (offset, len) == (frame.base_offset, Some(frame.bytes)) { Ok(()) } else { wrong("another") }
+    // Field "last offset delta".
+    let count = u32::from_be_bytes(array_at(bytes, 23)).checked_add(1);
+    let expected = (frame.base_offset, Some(frame.bytes), Some(frame.offset_count));
+    if (offset, len, count) == expected { Ok(()) } else { wrong("another") }
 }
 
 /// Returns the first record that reaches a time. What does not open is not refused here: its consumer
