@@ -155,6 +155,7 @@ impl Engine {
             segment_bytes_max: 256 << 20,
             tail_cache_bytes: 64 << 20,
             producer_bytes_max: 64 << 20,
+            checkpoint_bytes: u64::MAX,
         };
         let (disk, rng) = (Arc::new(MayNotSync { syncs }), &mut OsRng::new().unwrap());
         let (shard, _) = Shard::open(disk, dir, &options, rng, 0).unwrap();

@@ -26,7 +26,7 @@ use super::{
     raft::{Group, GroupOptions},
 };
 use crate::storage::{
-    JudgedShard, Shard, ShardOptions, StorageError,
+    CHECKPOINT_BYTES, JudgedShard, Shard, ShardOptions, StorageError,
     clock::{Clock, OsRng},
     dir::{BALLAST, DataDir, DirError, Kind, Wanted},
     disk::{Disk, Privacy, RealDisk},
@@ -191,6 +191,7 @@ pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) 
         segment_bytes_max: largest,
         tail_cache_bytes: TAIL_CACHE_BYTES,
         producer_bytes_max: PRODUCER_BYTES_MAX,
+        checkpoint_bytes: CHECKPOINT_BYTES,
     }
 }
 
@@ -231,14 +232,23 @@ fn settle_shard(
     judged: JudgedShard,
     started: Duration,
 ) -> Result<Arc<Shard>, NodeError> {
+    if let Some(file) = judged.damaged_checkpoint() {
+        warn!(
+            shard = number,
+            file = %file.display(),
+            "no checkpoint that can be used: the whole log was read"
+        );
+    }
     let (shard, recovery) =
         judged.settle().map_err(|source| NodeError::Shard { shard: number, source })?;
     let took = node.clock().monotonic().saturating_sub(started);
-    node.metrics().recovered(number, took, recovery.cut_bytes);
+    node.metrics().recovered(number, took, &recovery);
     info!(
         shard = number,
         entries = recovery.entries,
-        bytes = recovery.bytes,
+        bytes = recovery.read_bytes,
+        checkpoint = recovery.checkpoint,
+        checkpoint_bytes = recovery.checkpoint_bytes,
         ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "log recovered"
     );

@@ -1,8 +1,11 @@
-//! The threads that run a shard's jobs: one writes and syncs groups, one prepares segments.
+//! The threads that run a shard's jobs: one writes and syncs groups, one prepares segments, one takes
+//! checkpoints.
 //!
 //! Whoever appended hears of it through [`Flusher::when_synced`], in the order of the log, from the
 //! flusher's thread. A failed write or sync is never tried again: nobody is told anything any more
 //! (their outcome is unknown), and the node ends.
+
+mod checkpoints;
 
 use std::{
     collections::VecDeque,
@@ -61,6 +64,7 @@ struct Shared {
     waiting: Mutex<VecDeque<(Lsn, WhenSynced)>>,
     flush: Signal,
     prepare: Signal,
+    checkpoint: Signal,
     /// The last preparation failed, so that what waits for a segment waits in vain.
     has_no_segment: AtomicBool,
 }
@@ -196,6 +200,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     flusher: JoinHandle<()>,
     preparer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
 }
 
 /// What a driver is made of.
@@ -233,6 +238,7 @@ impl Driver {
             waiting: Mutex::default(),
             flush: Signal::default(),
             prepare: Signal::default(),
+            checkpoint: Signal::default(),
             has_no_segment: AtomicBool::new(false),
         });
         let start = |name: &str, run: fn(&Shared)| {
@@ -241,8 +247,9 @@ impl Driver {
         };
         let flusher = start("flush", run_flusher)?;
         let preparer = start("prepare", run_preparer)?;
+        let checkpointer = start("checkpoint", checkpoints::run)?;
         shared.prepare.wake();
-        Ok(Self { shared, flusher, preparer })
+        Ok(Self { shared, flusher, preparer, checkpointer })
     }
 
     /// Returns a handle for those who append.
@@ -258,6 +265,8 @@ impl Driver {
         let _ended = self.flusher.join();
         self.shared.prepare.stop();
         let _ended = self.preparer.join();
+        self.shared.checkpoint.stop();
+        let _ended = self.checkpointer.join();
     }
 }
 
@@ -379,6 +388,7 @@ fn run_preparer(shared: &Shared) {
             }
         }
         write_sidecars(shared);
+        shared.checkpoint.wake();
         if has_released && retry.is_none() {
             has_released = shared.reserve.restore().is_err();
             shared.shard.on_reserve(has_released);

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 use super::{Node, limits::names};
-use crate::storage::ShardStats;
+use crate::storage::{ShardStats, log::Recovery};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal;)+) => {
@@ -113,6 +113,9 @@ pub struct Metrics {
     fsync_entries: Histogram,
     recovery_seconds: SecondsByShard,
     recovered_cut_bytes: ByShard,
+    recovery_bytes: ByShard,
+    checkpoint_seconds: Histogram,
+    checkpoint_bytes: Counter,
     shards: ShardGauges,
     open_connections: Gauge,
     in_flight_bytes: Gauge,
@@ -167,6 +170,9 @@ impl Metrics {
         let fsync_entries = Histogram::new(exponential_buckets(1.0, 2.0, 12));
         let recovery_seconds = SecondsByShard::default();
         let recovered_cut_bytes = ByShard::default();
+        let recovery_bytes = ByShard::default();
+        let checkpoint_seconds = seconds_histogram();
+        let checkpoint_bytes = Counter::default();
         let shards = ShardGauges::default();
         let open_connections = Gauge::default();
         let in_flight_bytes = Gauge::default();
@@ -181,6 +187,14 @@ impl Metrics {
         registry.register("recovery_seconds", help, recovery_seconds.clone());
         let help = "Bytes cut from a torn tail at start";
         registry.register("recovered_cut_bytes", help, recovered_cut_bytes.clone());
+        let help = "Bytes of checkpoint and log read at start";
+        registry.register("recovery_bytes", help, recovery_bytes.clone());
+        registry.register(
+            "checkpoint_seconds",
+            "Time to write a checkpoint",
+            checkpoint_seconds.clone(),
+        );
+        registry.register("checkpoint_bytes", "Bytes of checkpoints", checkpoint_bytes.clone());
         shards.register(&mut registry);
         registry.register("open_connections", "gRPC connections", open_connections.clone());
         registry.register(
@@ -207,6 +221,9 @@ impl Metrics {
             fsync_entries,
             recovery_seconds,
             recovered_cut_bytes,
+            recovery_bytes,
+            checkpoint_seconds,
+            checkpoint_bytes,
             shards,
             open_connections,
             in_flight_bytes,
@@ -249,8 +266,16 @@ impl Metrics {
         self.limits.get_or_create(&[("limit", name)]).inc();
     }
 
-    /// Keeps what the recovery of a shard's log took and cut.
-    pub fn recovered(&self, shard: u32, took: Duration, cut_bytes: u64) {
+    /// Counts a checkpoint.
+    pub fn checkpointed(&self, bytes: u64, took: Duration) {
+        self.checkpoint_seconds.observe(took.as_secs_f64());
+        self.checkpoint_bytes.inc_by(bytes);
+    }
+
+    /// Keeps what the recovery of a shard took, read and cut.
+    pub fn recovered(&self, shard: u32, took: Duration, recovery: &Recovery) {
+        let Recovery { read_bytes, checkpoint_bytes, cut_bytes, .. } = *recovery;
+        set(&self.recovery_bytes, shard, read_bytes + checkpoint_bytes);
         self.recovery_seconds.get_or_create(&[("shard", shard)]).set(took.as_secs_f64());
         set(&self.recovered_cut_bytes, shard, cut_bytes);
     }
@@ -343,7 +368,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.flushed(4096, 3, Duration::from_millis(1));
         metrics.limit("max-connections");
-        metrics.recovered(1, Duration::from_millis(250), 18);
+        let recovery = Recovery { cut_bytes: 18, ..Recovery::default() };
+        metrics.recovered(1, Duration::from_millis(250), &recovery);
         assert_eq!(metrics.appended_bytes(), 4096);
         let text = exposition(&metrics);
         for line in [

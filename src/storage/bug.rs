@@ -22,6 +22,12 @@ pub enum Bug {
     PageFirst,
     /// A sidecar that lies there is taken for the right one.
     SidecarNotCompared,
+    /// A checkpoint covers an entry that is not synced yet.
+    CheckpointAheadOfSync,
+    /// A checkpoint has no windows of producers.
+    CheckpointWithoutWindows,
+    /// What a checkpoint spared from reading is not checked when it is read first.
+    HistoryNotChecked,
 }
 
 #[cfg(debug_assertions)]

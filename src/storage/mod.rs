@@ -8,6 +8,7 @@
 
 #[doc(hidden)]
 pub mod bug;
+mod checkpoint;
 pub mod clock;
 pub mod dir;
 pub mod disk;
@@ -22,7 +23,10 @@ mod values;
 #[cfg(test)]
 mod model_tests;
 
+pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
-pub use shard::{Fetched, Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot};
+pub use shard::{
+    CHECKPOINT_BYTES, Fetched, Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot,
+};
 pub use stream::{Bounds, SidecarDone, SidecarJob};
 pub use values::ValueReader;

@@ -75,6 +75,7 @@ impl Engine {
             segment_bytes_max: 64 << 10,
             tail_cache_bytes: 4 << 10,
             producer_bytes_max: 1 << 20,
+            checkpoint_bytes: u64::MAX,
         };
         let rng = &mut SeededRng::new(7);
         let (shard, _) =

@@ -6,10 +6,12 @@
 //!
 //! - `apply`: the log becomes state.
 //! - `stream`: the batches of a partition from an offset on.
+//! - `checkpoint`: when one is due, and what a shard opens with.
 //!
-//! Owns the order of the locks (log, state, streams). Does not know who drives it.
+//! Owns the order of the locks (checkpoints, log, state, streams). Does not know who drives it.
 
 mod apply;
+mod checkpoint;
 mod stream;
 
 use std::{
@@ -22,8 +24,11 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use self::checkpoint::{Checkpoints, no_streams};
+pub use self::stream::Fetched;
 use super::{
     StorageError,
+    checkpoint::{Loaded, Opened, find},
     clock::Rng,
     disk::Disk,
     kv::{
@@ -32,7 +37,8 @@ use super::{
         tree::{Iter, Leaf, Root},
     },
     log::{
-        FlushJob, JudgedLog, Log, LogState, PrepareDone, PrepareJob, Prepared, Recovery, Segments,
+        Evidence, FlushJob, JudgedLog, Log, LogState, PrepareDone, PrepareJob, Prepared, Recovery,
+        Segments,
         entry::{Entry, LogId, Vote},
         header::Lsn,
         options::{GROUP_BYTES_MAX, LogOptions},
@@ -41,8 +47,6 @@ use super::{
     stream::StreamIndex,
     values,
 };
-
-pub use self::stream::Fetched;
 
 /// What a shard is told when it is opened.
 #[derive(Clone, Debug)]
@@ -59,13 +63,19 @@ pub struct ShardOptions {
     pub tail_cache_bytes: u64,
     /// Bytes for the windows of producers.
     pub producer_bytes_max: u64,
+    /// The least growth of the log from one checkpoint to the next.
+    pub checkpoint_bytes: u64,
 }
+
+/// Default for the growth of a log from one checkpoint to the next.
+pub const CHECKPOINT_BYTES: u64 = 256 << 20;
 
 /// A shard whose log was read and found sound, and not yet changed.
 #[derive(Debug)]
 pub struct JudgedShard {
     log: JudgedLog,
-    producer_bytes_max: u64,
+    checkpoint: Opened,
+    options: ShardOptions,
 }
 
 impl JudgedShard {
@@ -74,29 +84,53 @@ impl JudgedShard {
     /// # Errors
     /// As [`JudgedLog::settle`].
     pub fn settle(self) -> Result<(Shard, Recovery), StorageError> {
-        let (log, recovery) = self.log.settle()?;
+        let Self { log, checkpoint, options } = self;
+        let (log, mut recovery) = log.settle()?;
         let segments = log.segments();
-        let (disk, dir, log_id) = log.home();
-        let stream = StreamIndex::new(disk, dir, log_id);
+        {
+            let (disk, dir, _) = log.home();
+            checkpoint.tidy(disk.as_ref(), dir);
+        }
+        let mut checkpoints = Checkpoints::new(options.checkpoint_bytes);
+        let (state, stream) = match checkpoint.loaded {
+            Some(Loaded { state, streams, resume, bytes }) => {
+                (checkpoints.bytes, checkpoints.applied) = (bytes, Some(resume.applied));
+                recovery.checkpoint_bytes = bytes;
+                (state, streams)
+            }
+            None => (State::new(options.producer_bytes_max), no_streams(log.home())),
+        };
         let shard = Shard {
+            number: options.shard,
+            cluster_id: options.cluster_id,
             stream: Mutex::new(stream),
             log: Mutex::new(log),
-            state: Mutex::new(State::new(self.producer_bytes_max)),
+            state: Mutex::new(state),
+            checkpoints: Mutex::new(checkpoints),
             segments,
             roots: ArcSwap::default(),
             catalog: ArcSwap::default(),
         };
+        shard.restore_streams()?;
         shard.fold_committed()?;
         Ok((shard, recovery))
+    }
+
+    /// Returns the manifest or checkpoint that was of no use, so that the whole log was read.
+    pub fn damaged_checkpoint(&self) -> Option<&Path> {
+        self.checkpoint.damaged.as_deref()
     }
 }
 
 /// A shard.
 #[derive(Debug)]
 pub struct Shard {
+    number: u32,
+    cluster_id: [u8; 16],
     log: Mutex<Log>,
     state: Mutex<State>,
     stream: Mutex<StreamIndex>,
+    checkpoints: Mutex<Checkpoints>,
     segments: Arc<Segments>,
     roots: ArcSwap<Roots>,
     catalog: ArcSwap<Catalog>,
@@ -186,8 +220,15 @@ impl Shard {
             tail_cache_bytes: options.tail_cache_bytes,
             group_bytes_max: GROUP_BYTES_MAX,
         };
-        let log = Log::judge(disk, dir, log_options, rng, now_ms)?;
-        Ok(JudgedShard { log, producer_bytes_max: options.producer_bytes_max })
+        let checkpoint =
+            find(&disk, dir, options.shard, options.cluster_id, options.producer_bytes_max)?;
+        let evidence = Evidence {
+            synced_lsn: checkpoint.synced_lsn,
+            resume: checkpoint.loaded.as_ref().map(|loaded| &loaded.resume),
+        };
+        let log = Log::judge(disk, dir, log_options, evidence, rng, now_ms)?;
+        // The clone is a handful of numbers.
+        Ok(JudgedShard { log, checkpoint, options: options.clone() })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

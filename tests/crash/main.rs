@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 #![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 
+mod checkpoints;
 mod damage;
 mod decoder;
 mod faults;
@@ -15,6 +16,7 @@ mod holes;
 mod lives;
 mod load;
 mod model;
+mod oracle;
 mod planted;
 mod power;
 mod rig;

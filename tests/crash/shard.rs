@@ -1,20 +1,12 @@
-//! Power cuts under a whole shard: key index, producer windows and streams are those of the model.
+//! A load on a whole shard, and its model.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    ops::Bound,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use prkdb::storage::{
-    Shard, ShardOptions,
+    Shard, ShardOptions, StorageError,
     clock::{Rng as _, SeededRng},
-    disk::{
-        Disk as _,
-        sim::{Loss, SimDisk},
-    },
+    disk::sim::SimDisk,
     log::{
         PrepareMode,
         entry::{Entry, LogId, Payload},
@@ -25,24 +17,20 @@ use prkdb::storage::{
     },
 };
 use prkdb_types::{
-    BatchBuilder, Compression, ErrorCode, ProducerStamp, ShardCommand,
+    BatchBuilder, Compression, ProducerStamp, ShardCommand,
     command::{PartitionPut, ShardChange},
 };
 
-use super::{
-    power::say,
-    rig::{DIR, new_disk},
-    sidecars::check_stream,
-};
+use super::rig::{DIR, new_disk};
 
-const COLLECTION: u32 = 1;
+pub(crate) const COLLECTION: u32 = 1;
 const PARTITIONS: u32 = 3;
 /// A collection without key index, and its one partition.
 const EVENTS: u32 = 2;
 const EVENTS_PARTITION: u32 = 4;
 const EVENTS_PRODUCER: i64 = 30;
-const TERM: u64 = 4;
-const LIMITS: SequencerLimits = SequencerLimits {
+pub(crate) const TERM: u64 = 4;
+pub(crate) const LIMITS: SequencerLimits = SequencerLimits {
     entry_bytes_max: 64 << 10,
     in_flight_bytes_max: 1 << 20,
     in_flight_entries_max: 16,
@@ -51,10 +39,10 @@ const LIMITS: SequencerLimits = SequencerLimits {
 
 /// What a producer sent last: the request, the offset it got, and the sequence that comes next.
 #[derive(Clone, Debug)]
-struct Sent {
-    request: WriteRequest,
-    base_offset: u64,
-    next_sequence: i32,
+pub(crate) struct Sent {
+    pub(crate) request: WriteRequest,
+    pub(crate) base_offset: u64,
+    pub(crate) next_sequence: i32,
 }
 
 pub(crate) type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
@@ -62,12 +50,33 @@ pub(crate) type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 /// What the shard must be after an entry.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
-    keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
-    producers: BTreeMap<i64, Sent>,
+    pub(crate) keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    pub(crate) producers: BTreeMap<i64, Sent>,
     pub(crate) next_offsets: BTreeMap<u32, u64>,
 }
 
+impl Model {
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+        self.keys.iter().map(|(key, (value, _))| (key, value))
+    }
+}
+
+/// A checkpoint is due after so many bytes of log.
+pub(crate) const CHECKPOINT_BYTES: u64 = 12 << 10;
+
 pub(crate) fn open(disk: &SimDisk) -> Shard {
+    open_with(disk, u64::MAX)
+}
+
+pub(crate) fn open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Shard {
+    try_open_with(disk, checkpoint_bytes).unwrap()
+}
+
+pub(crate) fn try_open(disk: &SimDisk) -> Result<Shard, StorageError> {
+    try_open_with(disk, u64::MAX)
+}
+
+fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Shard, StorageError> {
     let options = ShardOptions {
         shard: 1,
         cluster_id: [5; 16],
@@ -75,13 +84,29 @@ pub(crate) fn open(disk: &SimDisk) -> Shard {
         segment_bytes_max: 32 << 10,
         tail_cache_bytes: 4 << 10,
         producer_bytes_max: 1 << 20,
+        checkpoint_bytes,
     };
     let rng = &mut SeededRng::new(1);
-    Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 1000).unwrap().0
+    let opened = Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 1000);
+    opened.map(|(shard, _)| shard)
 }
 
 fn partition_of(key: &[u8]) -> u32 {
     1 + u32::from(key[0]) % PARTITIONS
+}
+
+pub(crate) fn drive(shard: &Shard) {
+    loop {
+        if let Some(job) = shard.next_prepare() {
+            let result = job.run(PrepareMode::Allocate);
+            shard.prepared(job, result).unwrap();
+        } else if let Some(job) = shard.next_flush() {
+            let result = job.run();
+            shard.flushed(job, result).unwrap();
+        } else {
+            return;
+        }
+    }
 }
 
 /// A shard and its model, entry by entry.
@@ -96,7 +121,18 @@ pub(crate) struct Load {
     /// Every record of each partition: time, key, value.
     pub(crate) streams: BTreeMap<u32, Vec<Record>>,
     /// Boundary, entries appended, entries synced.
-    moments: Vec<(u64, usize, usize)>,
+    pub(crate) moments: Vec<(u64, usize, usize)>,
+    /// Boundaries while a checkpoint was written.
+    pub(crate) checkpoints: Vec<Range<u64>>,
+}
+
+/// Takes a checkpoint if one is due.
+pub(crate) fn checkpoint(shard: &Shard) -> bool {
+    let Some(job) = shard.next_checkpoint() else { return false };
+    let (finished, result) = job.run();
+    shard.checkpointed(finished, &result);
+    result.unwrap();
+    true
 }
 
 impl Load {
@@ -105,17 +141,7 @@ impl Load {
     }
 
     pub(crate) fn drive(&self) {
-        loop {
-            if let Some(job) = self.shard.next_prepare() {
-                let result = job.run(PrepareMode::Allocate);
-                self.shard.prepared(job, result).unwrap();
-            } else if let Some(job) = self.shard.next_flush() {
-                let result = job.run();
-                self.shard.flushed(job, result).unwrap();
-            } else {
-                return;
-            }
-        }
+        drive(&self.shard);
     }
 
     fn append(&mut self, payload: Payload) {
@@ -133,6 +159,10 @@ impl Load {
         while let Some(job) = self.shard.next_sidecar() {
             let result = job.run();
             self.shard.sidecar_done(&job, result);
+        }
+        let before = self.disk.boundary_count();
+        if checkpoint(&self.shard) {
+            self.checkpoints.push(before..self.disk.boundary_count());
         }
     }
 
@@ -270,9 +300,13 @@ impl Load {
 }
 
 pub(crate) fn run(seed: u64, entries: usize) -> Load {
+    run_with(seed, entries, u64::MAX)
+}
+
+pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load {
     let disk = new_disk();
     disk.record();
-    let shard = open(&disk);
+    let shard = open_with(&disk, checkpoint_bytes);
     let mut load = Load {
         disk,
         shard,
@@ -282,6 +316,7 @@ pub(crate) fn run(seed: u64, entries: usize) -> Load {
         models: Vec::new(),
         streams: BTreeMap::new(),
         moments: Vec::new(),
+        checkpoints: Vec::new(),
     };
     load.append(Payload::Blank);
     let commands = (1..=EVENTS_PARTITION)
@@ -313,124 +348,4 @@ pub(crate) fn run(seed: u64, entries: usize) -> Load {
         }
     }
     load
-}
-
-/// Opens a disk and compares the shard with the model of its last entry.
-fn check(disk: &SimDisk, load: &Load, (appended, synced): (usize, usize)) -> Result<(), String> {
-    let shard = open(disk);
-    let count = shard.log_state().last.map_or(0, |last| usize::try_from(last.index + 1).unwrap());
-    if count < synced || count > appended {
-        return Err(format!("{count} entries of {synced} acknowledged and {appended} attempted"));
-    }
-    // What was saved as committed is applied; Raft has the rest applied.
-    let applied = shard.applied().0.map_or(0, |id| usize::try_from(id.index + 1).unwrap());
-    let ids: Vec<LogId> =
-        (applied..count).map(|index| LogId { term: TERM, index: index as u64 }).collect();
-    shard.apply_all(&ids).map_err(|error| error.to_string())?;
-    let Some(model) = count.checked_sub(1).map(|last| &load.models[last]) else { return Ok(()) };
-    for (key, (value, version)) in &model.keys {
-        let found = shard.get(COLLECTION, key).map_err(|error| error.to_string())?;
-        if found.is_none_or(|found| found.value != *value || found.version != *version) {
-            return Err(format!("key {key:?} is not that of {count} entries"));
-        }
-    }
-    if let Some(snapshot) = shard.scan(COLLECTION) {
-        let all = snapshot.range(Bound::Unbounded, Bound::Unbounded);
-        let keys: Vec<Vec<u8>> = all.map(|(key, _)| key).collect();
-        if keys != model.keys.keys().cloned().collect::<Vec<_>>() {
-            return Err(format!("keys are not those of {count} entries"));
-        }
-    } else if !model.keys.is_empty() {
-        return Err("no key index".to_owned());
-    }
-    for (partition, next) in &model.next_offsets {
-        if shard.partition_state(*partition).map(|state| state.next_offset) != Some(*next) {
-            return Err(format!("partition {partition} has another end"));
-        }
-        let records = &load.streams[partition][..usize::try_from(*next).unwrap()];
-        check_stream(&shard, *partition, records)?;
-    }
-    check_windows(&shard, model)
-}
-
-/// A repeat is known and gets the offset it got, and a gap is refused.
-fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
-    let mut sequencer = Sequencer::open(TERM + 1, LIMITS);
-    for (producer, sent) in &model.producers {
-        match shard.decide(&mut sequencer, &sent.request, 5) {
-            Verdict::Answered { answer: Answer::Duplicate { base_offset, .. }, .. }
-                if base_offset == sent.base_offset => {}
-            other => return Err(format!("a repeat of producer {producer} is {other:?}")),
-        }
-        let WriteRequest::Put { partition, collection, key, .. } = sent.request.clone() else {
-            continue;
-        };
-        let ahead =
-            ProducerStamp { id: *producer, epoch: 0, base_sequence: sent.next_sequence + 1 };
-        let gap = WriteRequest::Put {
-            partition,
-            collection,
-            key,
-            value: Bytes::new(),
-            timestamp_ms: 3,
-            producer: Some(ahead),
-            condition: Condition::None,
-        };
-        match shard.decide(&mut sequencer, &gap, 5) {
-            Verdict::Answered { answer: Answer::Refused(refusal), .. }
-                if refusal.code == ErrorCode::OutOfOrder => {}
-            other => return Err(format!("a gap of producer {producer} is {other:?}")),
-        }
-    }
-    if model.producers.keys().any(|producer| *producer < 10) {
-        return Err("a producer of nobody".to_owned());
-    }
-    Ok(())
-}
-
-/// What was tried.
-#[derive(Default)]
-pub(crate) struct Tally {
-    crashes: usize,
-    seen: HashSet<(u64, usize)>,
-    /// Disks with a sidecar, whole or not.
-    with_sidecars: usize,
-}
-
-pub(crate) fn check_load(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    let load = run(seed, 150);
-    assert!(load.shard.stats().segment_count >= 3);
-    for image in load.disk.take_recording() {
-        let count = load.moments.partition_point(|moment| moment.0 <= image.boundary());
-        let bounds =
-            count.checked_sub(1).map_or((0, 0), |at| (load.moments[at].1, load.moments[at].2));
-        for loss in Loss::every(image.unsynced_count(), 0..4) {
-            tally.crashes += 1;
-            let crashed = image.crash(loss);
-            if !tally.seen.insert((crashed.hash(), bounds.1)) {
-                continue;
-            }
-            let names = crashed.list(Path::new(DIR)).unwrap();
-            let is_sidecar = |name: &std::ffi::OsString| name.to_str().unwrap().contains(".index");
-            tally.with_sidecars += usize::from(names.iter().any(is_sidecar));
-            check(&crashed, &load, bounds).map_err(|error| {
-                format!("load {seed}, boundary {}, {loss:?}: {error}", image.boundary())
-            })?;
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn keys_producers_and_streams_are_those_of_the_model_after_any_power_cut() {
-    let mut tally = Tally::default();
-    for seed in 1..=4 {
-        check_load(seed, &mut tally).unwrap();
-    }
-    let disks: HashSet<u64> = tally.seen.iter().map(|(hash, _)| *hash).collect();
-    let (crashes, sidecars) = (tally.crashes, tally.with_sidecars);
-    say(&format!("shards: {crashes} crashes, {} distinct disks", disks.len()));
-    say(&format!("shards: {sidecars} disks with a sidecar"));
-    assert!(disks.len() > 3000, "{} distinct disks", disks.len());
-    assert!(sidecars > 1000, "{sidecars} with a sidecar");
 }

@@ -12,9 +12,10 @@ use prkdb_types::{Batch, DecompressLimit};
 
 use super::{
     damage::files_of,
+    oracle::{Tally, check_load},
     power::say,
     rig::DIR,
-    shard::{Record, Tally, check_load, open, run},
+    shard::{Record, open, run},
 };
 
 /// The records of a partition are read from any offset, and found by their time.
@@ -78,7 +79,7 @@ fn decode(parts: &[Bytes]) -> Result<Vec<(u64, Record)>, String> {
 #[test]
 fn planted_sidecar_that_is_not_compared_is_caught() {
     let planted = bug::plant(Bug::SidecarNotCompared);
-    let found = (1..=4).try_for_each(|seed| check_load(seed, &mut Tally::default()));
+    let found = (1..=4).try_for_each(|seed| check_load(seed, u64::MAX, &mut Tally::default()));
     drop(planted);
     say(&format!("planted sidecar: {found:?}"));
     assert!(found.is_err());

@@ -164,10 +164,8 @@ async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Resu
     let dropped = events.drop_collection().await;
     let seen = seen?;
     dropped?;
-    let limits = match args.with_limits {
-        true => event_limits(stream, args).await?,
-        false => EventLimits::default(),
-    };
+    let limits =
+        if args.with_limits { event_limits(stream, args).await? } else { EventLimits::default() };
     machine::check_quiet().await?;
     let name = match (stream, args.rate) {
         (Stream::Produce, _) => "produce, sync",

@@ -3,6 +3,8 @@
 //! It is the fold of the records of partition 0. A repeat of a command (same subject, version not
 //! above the one applied) changes nothing.
 
+mod saved;
+
 use std::collections::BTreeMap;
 
 use prkdb_types::{

@@ -3,6 +3,8 @@
 //! Apply checks nothing and cannot reject: what stands in the log was decided before it got there.
 //! An entry that contradicts the state is a defect, and fences the shard.
 
+mod saved;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
@@ -17,10 +19,12 @@ use super::{
 use crate::storage::{
     StorageError,
     log::{
-        Place,
+        Chain, Place,
         entry::{Entry, Frame, LogId, Payload, Write, batch_positions},
     },
 };
+
+pub(in crate::storage) use self::saved::SavedState;
 
 /// A decompressed batch has at most this many bytes: the largest message there can be.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
@@ -81,6 +85,8 @@ pub struct AppliedFrame {
 #[derive(Debug)]
 pub struct State {
     applied: Option<LogId>,
+    /// The last valid entry of the sequencer's chain.
+    chain: Chain,
     membership: Option<(LogId, Bytes)>,
     log_time_ms: i64,
     catalog: Catalog,
@@ -98,6 +104,7 @@ impl State {
     pub fn new(producer_bytes_max: u64) -> Self {
         Self {
             applied: None,
+            chain: Chain::default(),
             membership: None,
             log_time_ms: 0,
             catalog: Catalog::default(),
@@ -197,6 +204,7 @@ impl State {
         };
         if !entry.is_void {
             self.log_time_ms = self.log_time_ms.max(write.append_time_ms);
+            self.chain = Chain { term: entry.id.term, sequence: write.sequence };
             applied.frames.reserve_exact(write.frames.len());
             for (frame, position) in write.frames.iter().zip(batch_positions(write)) {
                 let place = Place { position: place.position + position, ..place };

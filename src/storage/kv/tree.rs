@@ -13,6 +13,7 @@
 //! This file owns the writer's and the reader's handle; pages and their keys are its children. It
 //! knows nothing of records, collections or the log.
 
+mod build;
 mod iter;
 mod keys;
 mod page;
@@ -23,8 +24,8 @@ use std::ops::Bound;
 
 use prkdb_types::limits;
 
-pub use self::iter::Iter;
 use self::page::Page;
+pub use self::{build::Builder, iter::Iter};
 
 /// Where the latest record of a key stands, 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

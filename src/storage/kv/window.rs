@@ -4,6 +4,8 @@
 //! are part of the applied state: every replica keeps and forgets the same ones, in the order of the
 //! log.
 
+mod saved;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use prkdb_types::{BatchHeader, limits::PRODUCER_WINDOW_BATCHES, sequence_after};

@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use super::{
     entry::{Control, Entry, Frame, LogId, Payload, Write},
     index::EntryIndex,
+    resume::Resume,
     segment::HardState,
 };
 use crate::storage::StorageError;
 
 /// The last valid entry of the sequencer's chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Chain {
-    term: u64,
-    sequence: u64,
+pub(in crate::storage) struct Chain {
+    /// Its term.
+    pub(in crate::storage) term: u64,
+    /// Its number in the term.
+    pub(in crate::storage) sequence: u64,
 }
 
 /// The sum of a log.
@@ -27,6 +30,8 @@ pub(super) struct Fold {
     /// Where the entries are.
     pub(super) index: EntryIndex,
     chain: Chain,
+    /// The chain at the last entry that the index has no slot for.
+    past_chain: Chain,
     next_offsets: BTreeMap<u32, u64>,
 }
 
@@ -34,6 +39,23 @@ pub(super) struct Fold {
 pub(super) type ReadEntry<'a> = dyn Fn(&EntryIndex, u64) -> Result<Entry, StorageError> + 'a;
 
 impl Fold {
+    /// Returns what the log adds up to where a checkpoint was taken.
+    pub(super) fn resumed(resume: &Resume) -> Self {
+        Self {
+            hard_state: resume.hard_state,
+            index: EntryIndex::after(&resume.past),
+            chain: resume.chain,
+            past_chain: resume.chain,
+            next_offsets: resume.next_offsets.clone(),
+        }
+    }
+
+    /// Drops the places of the entries up to one that is applied, where the chain is so.
+    pub(super) fn forget(&mut self, last: u64, chain: Chain) {
+        self.index.forget(last);
+        self.past_chain = chain;
+    }
+
     /// Returns the last entry, or else the purge mark.
     pub(super) fn last(&self) -> Option<LogId> {
         // The mark may lie above the last entry; then it is the end of the log.
@@ -86,6 +108,7 @@ impl Fold {
         if self.index.last().is_some_and(|last| last.index + 1 != id.index) {
             // The purge mark was set above the last entry: the log goes on behind the mark.
             self.index.clear();
+            self.past_chain = Chain::default();
         }
         self.index.push(id);
         Ok(())
@@ -133,10 +156,9 @@ impl Fold {
 
     /// Finds the last valid entry by walking back; it is nearly always the last one.
     fn chain_at_end(&self, read: &ReadEntry<'_>) -> Result<Chain, StorageError> {
-        let (Some(first), Some(last)) = (self.index.first(), self.index.last()) else {
-            return Ok(Chain::default());
-        };
-        for index in (first.index..=last.index).rev() {
+        let first = self.index.first_slot();
+        let end = self.index.last().map_or(first, |last| last.index + 1);
+        for index in (first..end).rev() {
             let entry = read(&self.index, index)?;
             if let Payload::Normal(write) = &entry.payload
                 && !entry.is_void
@@ -144,7 +166,7 @@ impl Fold {
                 return Ok(Chain { term: entry.id.term, sequence: write.sequence });
             }
         }
-        Ok(Chain::default())
+        Ok(self.past_chain)
     }
 }
 

@@ -1,4 +1,7 @@
 //! Where the entries of a log lie: one slot of eight bytes per Raft index, and the terms as runs.
+//!
+//! Slots of entries that a checkpoint covers are dropped: of those only the segment is kept, as
+//! stretches, and who wants one reads the segment.
 
 use std::collections::VecDeque;
 
@@ -16,9 +19,43 @@ pub struct Place {
 /// Not written yet; segments are numbered from 1.
 const NOWHERE: Place = Place { segment: 0, position: 0 };
 
+/// Entries that lie in one segment, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct Stretch {
+    /// Index of the first.
+    pub(in crate::storage) first: u64,
+    /// Index of the last.
+    pub(in crate::storage) last: u64,
+    /// The segment.
+    pub(in crate::storage) segment: u32,
+}
+
+/// What an index knows of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// It starts there.
+    At(Place),
+    /// It lies somewhere in a segment.
+    In(Stretch),
+    /// It is not written yet.
+    Nowhere,
+}
+
+/// What is kept of the entries that a checkpoint covers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::storage) struct Past {
+    /// In order, without a hole.
+    pub(in crate::storage) stretches: Vec<Stretch>,
+    /// First index of each run of one term, and the term.
+    pub(in crate::storage) terms: Vec<(u64, u64)>,
+}
+
 /// The places of all entries, contiguous in their index.
 #[derive(Debug, Default)]
 pub(super) struct EntryIndex {
+    /// In order, from the first entry of the log up to the first slot.
+    stretches: Vec<Stretch>,
+    /// Index of the first slot.
     first: u64,
     places: VecDeque<Place>,
     /// First index of each run, and its term.
@@ -26,38 +63,108 @@ pub(super) struct EntryIndex {
 }
 
 impl EntryIndex {
+    /// Returns the index of a log of which nothing but the past is known.
+    pub(super) fn after(past: &Past) -> Self {
+        Self {
+            first: past.stretches.last().map_or(0, |last| last.last + 1),
+            stretches: past.stretches.clone(),
+            places: VecDeque::new(),
+            terms: past.terms.iter().copied().collect(),
+        }
+    }
+
+    /// Returns what is to be kept of the entries up to one that is written.
+    pub(super) fn past(&self, last: u64) -> Past {
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for old in self.stretches.iter().filter(|old| old.first <= last) {
+            stretches.push(Stretch { last: old.last.min(last), ..*old });
+        }
+        for (index, place) in (self.first..=last).zip(&self.places) {
+            match stretches.last_mut() {
+                Some(open) if open.segment == place.segment => open.last = index,
+                _ => stretches.push(Stretch { first: index, last: index, segment: place.segment }),
+            }
+        }
+        let terms = self.terms.iter().copied().take_while(|(first, _)| *first <= last).collect();
+        Past { stretches, terms }
+    }
+
+    /// Drops the slots of the entries up to one that is written.
+    pub(super) fn forget(&mut self, last: u64) {
+        let past = self.past(last);
+        while self.first <= last && self.places.pop_front().is_some() {
+            self.first += 1;
+        }
+        self.stretches = past.stretches;
+    }
+
+    /// Returns what lies in a segment of those that have no slot.
+    pub(super) fn stretches_in(&self, segment: u64) -> Vec<Stretch> {
+        let of_it = |stretch: &&Stretch| u64::from(stretch.segment) == segment;
+        self.stretches.iter().filter(of_it).copied().collect()
+    }
+
+    /// Returns the index of the first slot.
+    pub(super) fn first_slot(&self) -> u64 {
+        self.first
+    }
+
     /// Returns the name of the first entry.
     pub(super) fn first(&self) -> Option<LogId> {
-        self.id_at(self.first)
+        self.id_at(self.begin())
     }
 
     /// Returns the name of the last entry.
     pub(super) fn last(&self) -> Option<LogId> {
-        let count = u64::try_from(self.places.len()).ok()?;
-        self.id_at((self.first + count).checked_sub(1)?)
+        self.id_at(self.end().checked_sub(1)?)
+    }
+
+    fn begin(&self) -> u64 {
+        self.stretches.first().map_or(self.first, |stretch| stretch.first)
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.places.len() as u64
     }
 
     /// Returns the name of the entry at `index`.
     pub(super) fn id_at(&self, index: u64) -> Option<LogId> {
-        self.slot(index)?;
+        if !(self.begin()..self.end()).contains(&index) {
+            return None;
+        }
         let run = self.terms.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
         let (_, term) = *self.terms.get(run)?;
         Some(LogId { term, index })
     }
 
-    /// Returns where the entry at `index` is; `None` where there is none or it is not written yet.
+    /// Returns where the entry at `index` is; `None` where there is none, where it is not written yet
+    /// and where only its segment is known.
     pub(super) fn place(&self, index: u64) -> Option<Place> {
         let place = *self.places.get(self.slot(index)?)?;
         (place != NOWHERE).then_some(place)
     }
 
+    /// Returns what is known of where the entry at `index` is; `None` where there is none.
+    pub(super) fn whereabouts(&self, index: u64) -> Option<Whereabouts> {
+        if let Some(slot) = self.slot(index) {
+            let place = *self.places.get(slot)?;
+            return Some(match place {
+                NOWHERE => Whereabouts::Nowhere,
+                place => Whereabouts::At(place),
+            });
+        }
+        let at = self.stretches.partition_point(|stretch| stretch.last < index);
+        let found = self.stretches.get(at).filter(|stretch| stretch.first <= index)?;
+        Some(Whereabouts::In(*found))
+    }
+
     /// Adds an entry that is not written yet.
     pub(super) fn push(&mut self, id: LogId) {
-        if self.places.is_empty() {
+        if self.places.is_empty() && self.stretches.is_empty() {
             self.first = id.index;
             self.terms.clear();
         }
-        debug_assert_eq!(id.index, self.first + self.places.len() as u64, "no hole in the log");
+        debug_assert_eq!(id.index, self.end(), "no hole in the log");
         self.places.push_back(NOWHERE);
         if self.terms.back().is_none_or(|(_, term)| *term != id.term) {
             self.terms.push_back((id.index, id.term));
@@ -74,11 +181,12 @@ impl EntryIndex {
         }
     }
 
-    /// Drops every entry behind `kept`; all of them for `None`.
+    /// Drops every entry behind `kept`; all of them for `None`. What a checkpoint covers is committed
+    /// and stays.
     pub(super) fn truncate_after(&mut self, kept: Option<u64>) {
         let keep = kept.map_or(0, |index| (index + 1).saturating_sub(self.first));
         self.places.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
-        let end = self.first + self.places.len() as u64;
+        let end = self.end();
         while self.terms.back().is_some_and(|(first, _)| *first >= end) {
             self.terms.pop_back();
         }
@@ -86,6 +194,7 @@ impl EntryIndex {
 
     /// Forgets everything: what comes next starts elsewhere.
     pub(super) fn clear(&mut self) {
+        self.stretches.clear();
         self.places.clear();
         self.terms.clear();
     }
@@ -123,5 +232,39 @@ mod tests {
         assert_eq!(index.place(4), None);
         index.truncate_after(None);
         assert_eq!(index.last(), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_keeps_its_name_and_its_segment() {
+        let mut index = EntryIndex::default();
+        for at in 2..10 {
+            let id = id(at / 4, at);
+            index.push(id);
+            let segment = if at < 5 { 1 } else { 3 };
+            index.set_place(id, Place { segment, position: u32::try_from(at).unwrap() * 100 });
+        }
+        let known: Vec<_> = (0..12).map(|at| index.id_at(at)).collect();
+        index.forget(3);
+        index.forget(6);
+        assert_eq!((0..12).map(|at| index.id_at(at)).collect::<Vec<_>>(), known);
+        let stretch = |first, last, segment| Stretch { first, last, segment };
+        assert_eq!(index.whereabouts(4), Some(Whereabouts::In(stretch(2, 4, 1))));
+        assert_eq!(index.whereabouts(6), Some(Whereabouts::In(stretch(5, 6, 3))));
+        assert_eq!((index.place(6), index.first_slot()), (None, 7));
+        let place = Place { segment: 3, position: 700 };
+        assert_eq!(index.whereabouts(7), Some(Whereabouts::At(place)));
+        assert_eq!((index.whereabouts(1), index.whereabouts(10)), (None, None));
+        let past = index.past(8);
+        assert_eq!(past.stretches, [stretch(2, 4, 1), stretch(5, 8, 3)]);
+        assert_eq!(past.terms, [(2, 0), (4, 1), (8, 2)]);
+
+        let mut later = EntryIndex::after(&index.past(6));
+        assert_eq!((later.first(), later.last()), (Some(id(0, 2)), Some(id(1, 6))));
+        later.push(id(2, 7));
+        assert_eq!(later.whereabouts(7), Some(Whereabouts::Nowhere));
+        later.truncate_after(Some(1));
+        assert_eq!(later.last(), Some(id(1, 6)), "what is covered stays");
+        later.clear();
+        assert_eq!((later.first(), later.last()), (None, None));
     }
 }

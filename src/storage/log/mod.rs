@@ -21,17 +21,24 @@ pub mod options;
 mod prepare;
 mod reader;
 mod recovery;
+mod resume;
 pub mod segment;
 mod segments;
 mod tail;
+mod walk;
 mod writer;
 
+pub(super) use fold::Chain;
 pub use index::Place;
+pub(super) use index::{Past, Stretch};
 pub(super) use mmap::map_sealed;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
+pub(super) use recovery::Evidence;
 pub use recovery::{JudgedLog, Recovery};
+pub(super) use resume::{Resume, ResumePlan};
 pub use segments::{Segment, Segments};
+pub(super) use walk::positions;
 pub use writer::{FlushJob, Log, LogState};
 
 #[cfg(test)]

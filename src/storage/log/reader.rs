@@ -9,8 +9,9 @@ use prkdb_types::batch::Batch;
 use super::{
     body::Check,
     entry::{Entry, Item, Payload, batch_positions},
-    index::Place,
+    index::{Place, Stretch, Whereabouts},
     segments::{Segment, Segments},
+    walk::read_walked,
     writer::Log,
 };
 use crate::storage::StorageError;
@@ -30,6 +31,7 @@ pub struct ReadPlan {
 enum Source {
     Cached(Entry),
     Placed(u64, Option<Place>),
+    Walked(u64, Stretch),
 }
 
 impl Log {
@@ -48,7 +50,8 @@ impl Log {
         let mut bytes = 0;
         let end = range.end.min(start.saturating_add(ENTRIES_MAX));
         for index in start..end {
-            if self.fold.index.id_at(index).is_none() || (bytes >= bytes_max && bytes > 0) {
+            let Some(whereabouts) = self.fold.index.whereabouts(index) else { break };
+            if bytes >= bytes_max && bytes > 0 {
                 break;
             }
             match self.tail.get(index) {
@@ -56,7 +59,11 @@ impl Log {
                     bytes += entry.encoded_bytes();
                     sources.push(Source::Cached(entry.clone()));
                 }
-                None => sources.push(Source::Placed(index, self.fold.index.place(index))),
+                None => sources.push(match whereabouts {
+                    Whereabouts::At(place) => Source::Placed(index, Some(place)),
+                    Whereabouts::In(stretch) => Source::Walked(index, stretch),
+                    Whereabouts::Nowhere => Source::Placed(index, None),
+                }),
             }
         }
         ReadPlan { sources, bytes_max, segments: self.segments() }
@@ -113,6 +120,7 @@ impl ReadPlan {
             let entry = match source {
                 Source::Cached(entry) => entry,
                 Source::Placed(index, place) => read_placed(place, &self.segments, index)?,
+                Source::Walked(index, stretch) => read_walked(&self.segments, stretch, index)?,
             };
             bytes += entry.encoded_bytes();
             entries.push(entry);

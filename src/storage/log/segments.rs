@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -19,8 +22,9 @@ use super::{
     entry::Item,
     header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at, padded},
     mmap,
+    walk::Walked,
 };
-use crate::storage::{StorageError, disk::DiskFile};
+use crate::storage::{StorageError, bug::bug, disk::DiskFile};
 
 /// One file of the log.
 #[derive(Debug)]
@@ -36,7 +40,21 @@ pub struct Segment {
     /// How many bytes are used; set when it is sealed.
     sealed_len: OnceLock<u64>,
     map: OnceLock<Option<Bytes>>,
+    trust: Trust,
 }
+
+/// Whether what a segment holds was checked since the start.
+#[derive(Debug)]
+enum Trust {
+    /// It was written or read whole.
+    Checked,
+    /// A checkpoint spared its reading: each batch is checked when it is read, a small one each time, a
+    /// large one the first time. No two batches larger than a cell begin in the same one.
+    ByBatch(OnceLock<Box<[AtomicU64]>>),
+}
+
+/// Size of a cell, and of a small batch.
+const CELL_BYTES: u64 = 4096;
 
 /// Read this much at once where the length is not known: a single put fits.
 const FIRST_READ_BYTES: usize = 512;
@@ -44,7 +62,34 @@ const FIRST_READ_BYTES: usize = 512;
 impl Segment {
     /// Returns a segment that is still written to.
     pub fn new(number: u64, path: PathBuf, file: Arc<dyn DiskFile>, seed: Seed) -> Self {
-        Self { number, path, file, seed, sealed_len: OnceLock::new(), map: OnceLock::new() }
+        Self {
+            number,
+            path,
+            file,
+            seed,
+            sealed_len: OnceLock::new(),
+            map: OnceLock::new(),
+            trust: Trust::Checked,
+        }
+    }
+
+    /// Returns a segment of `len` bytes that is not read at the start.
+    pub(super) fn spared(
+        number: u64,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        seed: Seed,
+        len: u64,
+    ) -> Self {
+        let segment = Self::new(number, path, file, seed);
+        segment.seal(len);
+        Self { trust: Trust::ByBatch(OnceLock::new()), ..segment }
+    }
+
+    /// Says that what lies before the place where reading began was not checked.
+    #[must_use]
+    pub(super) fn partly_spared(self) -> Self {
+        Self { trust: Trust::ByBatch(OnceLock::new()), ..self }
     }
 
     /// Says that nothing will be written behind `len` any more.
@@ -77,6 +122,11 @@ impl Segment {
         self.sealed_len.get().is_some()
     }
 
+    /// Returns how many bytes are used, once nothing will be written any more.
+    pub fn sealed_len(&self) -> Option<u64> {
+        self.sealed_len.get().copied()
+    }
+
     fn mapped(&self) -> Option<&Bytes> {
         let len = *self.sealed_len.get()?;
         self.map
@@ -96,6 +146,10 @@ impl Segment {
         position: u64,
         check: Check,
     ) -> Result<(EntryHeader, Item), StorageError> {
+        let check = match self.trust {
+            Trust::Checked => check,
+            Trust::ByBatch(_) => Check::Full,
+        };
         let head = self.read(position, ENTRY_HEADER_BYTES)?;
         let head: &[u8; ENTRY_HEADER_BYTES] = head
             .as_ref()
@@ -129,7 +183,43 @@ impl Segment {
             self.check_len(position, total)?;
             self.read(position, total)?
         };
-        Batch::parse(bytes).map_err(|error| self.corrupt(position, "a batch", &error.to_string()))
+        let batch = Batch::parse(bytes)
+            .map_err(|error| self.corrupt(position, "a batch", &error.to_string()))?;
+        self.check_first_read(position, &batch)?;
+        Ok(batch)
+    }
+
+    /// Checks a batch that was not checked at the start.
+    fn check_first_read(&self, position: u64, batch: &Batch) -> Result<(), StorageError> {
+        let Trust::ByBatch(cells) = &self.trust else { return Ok(()) };
+        if bug!(HistoryNotChecked) {
+            return Ok(());
+        }
+        let verify = || {
+            let verified = batch.verify_crc();
+            verified.map_err(|error| {
+                self.corrupt(position, "a batch that verifies", &error.to_string())
+            })
+        };
+        if batch.len() as u64 <= CELL_BYTES {
+            return verify();
+        }
+        let cell = position / CELL_BYTES;
+        let cells = cells.get_or_init(|| {
+            let len = self.file.len().unwrap_or(0);
+            let count = len.div_ceil(CELL_BYTES).div_ceil(64);
+            (0..count).map(|_| AtomicU64::new(0)).collect()
+        });
+        let known = usize::try_from(cell / 64).ok().and_then(|word| cells.get(word));
+        let bit = 1 << (cell % 64);
+        if known.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
+            return Ok(());
+        }
+        verify()?;
+        if let Some(word) = known {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Refuses a length that reaches behind the file before anything is allocated for it.
@@ -175,6 +265,7 @@ impl Segment {
 #[derive(Debug, Default)]
 pub struct Segments {
     by_number: ArcSwap<BTreeMap<u64, Arc<Segment>>>,
+    pub(super) walked: Walked,
 }
 
 impl Segments {
@@ -204,6 +295,13 @@ impl Segments {
     /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.by_number.load().len()
+    }
+
+    /// Returns those before a number, in order, with how many bytes of each are used.
+    pub(in crate::storage) fn sealed_before(&self, number: u64) -> Vec<(u64, u64)> {
+        let segments = self.by_number.load();
+        let before = segments.range(..number);
+        before.filter_map(|(number, segment)| Some((*number, segment.sealed_len()?))).collect()
     }
 }
 

@@ -49,6 +49,17 @@ impl TailCache {
         self.entries.get(slot).map(|cached| &cached.entry)
     }
 
+    /// Returns the index of the oldest entry.
+    pub(super) fn first_index(&self) -> Option<u64> {
+        self.entries.front().map(|cached| cached.entry.id.index)
+    }
+
+    /// Returns the number in the log of the entry at `index`.
+    pub(super) fn lsn_of(&self, index: u64) -> Option<Lsn> {
+        let slot = usize::try_from(index.checked_sub(self.first_index()?)?).ok()?;
+        self.entries.get(slot).map(|cached| cached.lsn)
+    }
+
     /// Returns the entries from the last one on that is at or before a place, by what tells places.
     pub(super) fn since(
         &self,

@@ -21,7 +21,7 @@ use super::{
     entry::{Control, Entry, Item, LogId, Payload, Stamp, Vote},
     fold::Fold,
     header::Lsn,
-    index::{EntryIndex, Place},
+    index::{EntryIndex, Place, Stretch},
     options::LogOptions,
     prepare::Preparation,
     segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -51,6 +51,8 @@ pub struct Log {
     pub(super) preparation: Preparation,
     pub(super) next_lsn: Lsn,
     pub(super) synced_lsn: Lsn,
+    /// Bytes written since the start, and those that were read at it.
+    pub(super) grown_bytes: u64,
     pub(super) group_in_flight: bool,
     pub(super) has_failed: bool,
     /// Highest LSN that a SYNC entry, or the start, has made needless to repeat.
@@ -224,6 +226,11 @@ impl Log {
         self.preparation.log_bytes
     }
 
+    /// Returns how many bytes were read at the start and written since.
+    pub(in crate::storage) fn grown_bytes(&self) -> u64 {
+        self.grown_bytes
+    }
+
     /// Returns the ends of the log.
     pub fn state(&self) -> LogState {
         LogState { purged: self.fold.hard_state.purged, last: self.fold.last() }
@@ -271,6 +278,11 @@ impl Log {
         self.now_ms = now_ms;
     }
 
+    /// Returns where the entries of a segment lie that are known by their segment alone.
+    pub(in crate::storage) fn stretches_in(&self, segment: u64) -> Vec<Stretch> {
+        self.fold.index.stretches_in(segment)
+    }
+
     /// Returns where the log lives, and its id.
     pub(in crate::storage) fn home(&self) -> (Arc<dyn Disk>, &Path, u64) {
         (Arc::clone(&self.disk), &self.dir, self.log_id)
@@ -309,6 +321,7 @@ impl Log {
             return Err(StorageError::io("write and sync segment", &job.segment.path)(source));
         }
         self.synced_lsn = self.synced_lsn.max(job.last_lsn);
+        self.grown_bytes += job.bytes;
         if let Some((segment, len)) = self.stale_tail.take() {
             self.preparation.trim_later(segment, len);
         }

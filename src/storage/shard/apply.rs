@@ -24,7 +24,7 @@ impl Shard {
         let (first, committed) = (log.first_index(), log.committed().map(|id| id.index));
         drop(log);
         let (Some(first), Some(committed)) = (first, committed) else { return Ok(()) };
-        let mut next = first;
+        let mut next = self.state().applied().map_or(first, |applied| applied.index + 1);
         while next <= committed {
             let plan = self.log().plan_fold(next..committed + 1, FOLD_BYTES);
             let entries = plan.run()?;
@@ -48,7 +48,7 @@ impl Shard {
         Ok(())
     }
 
-    fn write_sidecars(&self) {
+    pub(super) fn write_sidecars(&self) {
         while let Some(job) = self.next_sidecar() {
             let result = job.run();
             self.sidecar_done(&job, result);

@@ -1,5 +1,7 @@
 //! All segments of a shard: which of them a partition is in, and how far it is readable.
 
+mod saved;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
@@ -90,6 +92,22 @@ impl StreamIndex {
             self.finish_segment();
             self.current = segment;
         }
+        Self::track(&mut self.tracks, entry, place);
+        for frame in &write.frames {
+            let partition = self.partitions.entry(frame.partition).or_default();
+            if partition.segments.last().is_none_or(|(last, _)| *last != segment) {
+                partition.segments.push((segment, frame.base_offset));
+            }
+            partition.bounds.high_watermark = frame.base_offset + u64::from(frame.record_count);
+        }
+    }
+
+    /// Adds the frames of an entry to the tracks of its segment.
+    fn track(tracks: &mut BTreeMap<u32, Track>, entry: &Entry, place: Place) {
+        let Payload::Normal(write) = &entry.payload else { return };
+        if entry.is_void {
+            return;
+        }
         for (frame, position) in write.frames.iter().zip(batch_positions(write)) {
             let found = FrameRef {
                 base_offset: frame.base_offset,
@@ -99,12 +117,7 @@ impl StreamIndex {
                 bytes: u32::try_from(frame.batch.len()).unwrap_or(u32::MAX),
             };
             let max_timestamp_ms = frame.batch.header().max_timestamp;
-            self.tracks.entry(frame.partition).or_default().push(&found, max_timestamp_ms);
-            let partition = self.partitions.entry(frame.partition).or_default();
-            if partition.segments.last().is_none_or(|(last, _)| *last != segment) {
-                partition.segments.push((segment, frame.base_offset));
-            }
-            partition.bounds.high_watermark = found.next_offset();
+            tracks.entry(frame.partition).or_default().push(&found, max_timestamp_ms);
         }
     }
 

@@ -14,6 +14,8 @@
 //!
 //! All numbers are little-endian.
 
+mod saved;
+
 use crate::storage::log::header::array_at;
 
 /// Most frames from one point to the next.

@@ -112,6 +112,22 @@ impl Keys {
         self.slots.insert(index, Slot { head: head_of(suffix), end: position(at) + added });
     }
 
+    /// Returns sorted keys.
+    pub(super) fn of<K: AsRef<[u8]>>(sorted: &[K]) -> Self {
+        let mut keys = Self::default();
+        let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return keys };
+        let prefix_len = common_len(first.as_ref(), last.as_ref());
+        keys.set_prefix(&first.as_ref()[..prefix_len]);
+        let bytes: usize = sorted.iter().map(|key| key.as_ref().len() - prefix_len).sum();
+        keys.reserve(sorted.len(), bytes);
+        for key in sorted {
+            let suffix = &key.as_ref()[prefix_len..];
+            keys.bytes.extend_from_slice(suffix);
+            keys.slots.push(Slot { head: head_of(suffix), end: position(keys.bytes.len()) });
+        }
+        keys
+    }
+
     /// Takes the key at `index` out.
     pub(super) fn remove(&mut self, index: usize) {
         let range = self.range(index);

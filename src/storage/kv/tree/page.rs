@@ -18,14 +18,14 @@ use super::{
 };
 
 /// Entries of a leaf page: about 3 KiB with keys of 16 bytes.
-const LEAF_MAX: usize = 64;
+pub(super) const LEAF_MAX: usize = 64;
 
 /// Children of an inner page. Copying one counts a reference on each child, so fewer than entries.
-const INNER_MAX: usize = 32;
+pub(super) const INNER_MAX: usize = 32;
 
 /// Bytes of keys in a page, above which it is split if it has keys enough: long keys must not make
 /// pages that are dear to copy.
-const KEY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const KEY_BYTES_MAX: usize = 16 * 1024;
 
 /// The two counters in front of what an `Arc` holds.
 const ARC_COUNTERS: usize = 2 * size_of::<usize>();
@@ -66,6 +66,17 @@ impl Page {
         separators.insert(0, &split.separator);
         let counts = vec![left.count(), split.right.count()];
         Self::Inner(Arc::new(InnerPage { separators, children: vec![left, split.right], counts }))
+    }
+
+    /// Returns a leaf page of sorted keys.
+    pub(super) fn leaf(keys: Keys, leaves: Vec<Leaf>) -> Self {
+        Self::Leaf(Arc::new(LeafPage { keys, leaves }))
+    }
+
+    /// Returns the page above others; a separator is the first key of each but the first.
+    pub(super) fn inner(children: Vec<Self>, separators: Keys) -> Self {
+        let counts = children.iter().map(Self::count).collect();
+        Self::Inner(Arc::new(InnerPage { separators, children, counts }))
     }
 
     /// Returns the child of a page that has no other, and so is not needed.

@@ -3,7 +3,8 @@
 //! 1. *Survey*: the files of the directory and their first pages.
 //! 2. *Chain*: from the newest segment with a valid page back to the first. A segment that another
 //!    one names and that cannot be read was synced once: corruption.
-//! 3. *Scan*: every entry in order, to the first place b where chain or checksum fails.
+//! 3. *Scan*: every entry in order, from the first or from behind a checkpoint, to the first place b
+//!    where chain or checksum fails.
 //! 4. *Behind b*: all that looks like a header there. W is the highest watermark seen anywhere.
 //! 5. *Judge*: if W lies above the last entry before b, something that was synced is missing: the
 //!    log is refused and nothing is changed. Otherwise what stands at b is a torn tail.
@@ -15,21 +16,26 @@ mod behind;
 mod chain;
 mod scan;
 mod settle;
+mod spared;
 mod step;
 mod survey;
 
 use std::{path::Path, sync::Arc};
 
-use super::{options::LogOptions, prepare::Preparation, tail::TailCache, writer::Log};
-use crate::storage::{StorageError, clock::Rng, disk::Disk};
+use super::{
+    options::LogOptions, prepare::Preparation, resume::Resume, tail::TailCache, writer::Log,
+};
+use crate::storage::{StorageError, clock::Rng, disk::Disk, log::header::Lsn};
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Entries of all kinds that the log has.
     pub entries: u64,
-    /// Bytes read.
+    /// Bytes of the files that were read, up to their ends.
     pub bytes: u64,
+    /// Bytes of the entries that were read.
+    pub read_bytes: u64,
     /// Bytes of the torn tail that was cut.
     pub cut_bytes: u64,
     /// Entries, by their headers, in the torn tail.
@@ -40,6 +46,19 @@ pub struct Recovery {
     pub segments: usize,
     /// Files set aside because they could not be read.
     pub quarantined: usize,
+    /// The last entry that a checkpoint covered, which was not read.
+    pub checkpoint: Option<u64>,
+    /// Bytes of that checkpoint.
+    pub checkpoint_bytes: u64,
+}
+
+/// What is known of a log beside its files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::storage) struct Evidence<'a> {
+    /// This was synced, whatever the files say.
+    pub(in crate::storage) synced_lsn: Lsn,
+    /// Reading may begin behind a checkpoint.
+    pub(in crate::storage) resume: Option<&'a Resume>,
 }
 
 /// A log that was read and found sound, and not yet changed: whoever has several can judge them all
@@ -77,7 +96,7 @@ impl Log {
         rng: &mut dyn Rng,
         now_ms: i64,
     ) -> Result<(Self, Recovery), StorageError> {
-        Self::judge(disk, dir, options, rng, now_ms)?.settle()
+        Self::judge(disk, dir, options, Evidence::default(), rng, now_ms)?.settle()
     }
 
     /// Reads the log in `dir` and changes nothing.
@@ -85,17 +104,18 @@ impl Log {
     /// # Errors
     /// [`StorageError::Corrupt`] if something that was synced is missing;
     /// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Io`].
-    pub fn judge(
+    pub(in crate::storage) fn judge(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: LogOptions,
+        evidence: Evidence<'_>,
         rng: &mut dyn Rng,
         now_ms: i64,
     ) -> Result<JudgedLog, StorageError> {
         let survey = survey::survey(disk.as_ref(), dir, &options)?;
         let log_id = survey.log_id.unwrap_or_else(|| rng.next_u64());
         let chain = chain::walk(&survey, dir)?;
-        let scanned = scan::scan(&survey, &chain)?;
+        let scanned = scan::scan(&survey, &chain, evidence, dir)?;
         let log = Self {
             disk,
             dir: dir.to_path_buf(),
@@ -112,6 +132,7 @@ impl Log {
             preparation: Preparation::new(survey.largest_number + 1, survey.used_bytes(&chain)),
             next_lsn: scanned.largest_lsn + 1,
             synced_lsn: scanned.watermark,
+            grown_bytes: scanned.recovery.read_bytes,
             group_in_flight: false,
             has_failed: false,
             marked_lsn: scanned.largest_lsn,

@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
     sync::Arc,
 };
 
 use super::{
-    Recovery,
+    Evidence, Recovery,
     behind::look,
+    spared,
     step::{Stop, Window, read_entry},
     survey::{Found, Page, Survey},
 };
@@ -20,6 +22,7 @@ use crate::storage::{
         header::{EntryHeader, Lsn, Seed},
         index::Place,
         reader::read_placed,
+        resume::Resume,
         segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
         segments::{Segment, Segments},
         writer::Joint,
@@ -65,6 +68,17 @@ pub(super) struct End {
     pub(super) header_crc: u32,
 }
 
+impl End {
+    fn of(resume: &Resume) -> Self {
+        Self {
+            segment: resume.segment,
+            lsn: resume.lsn,
+            position: resume.position,
+            header_crc: resume.header_crc,
+        }
+    }
+}
+
 /// Where and why reading stopped.
 struct Break {
     error: StorageError,
@@ -74,6 +88,7 @@ struct Break {
 
 struct Scan<'a> {
     survey: &'a Survey,
+    resume: Option<&'a Resume>,
     log_id: u64,
     segments: Arc<Segments>,
     fold: Fold,
@@ -96,22 +111,35 @@ struct Scan<'a> {
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] if something at or below the watermark is missing.
-pub(super) fn scan(survey: &Survey, chain: &[u64]) -> Result<Scanned, StorageError> {
+pub(super) fn scan(
+    survey: &Survey,
+    chain: &[u64],
+    evidence: Evidence<'_>,
+    dir: &Path,
+) -> Result<Scanned, StorageError> {
+    let resume = evidence.resume;
     let mut scan = Scan {
         survey,
+        resume,
         log_id: survey.log_id.unwrap_or_default(),
         segments: Arc::default(),
-        fold: Fold::default(),
-        end: End::default(),
-        settled: End::default(),
-        settled_state: HardState::default(),
-        watermark: 0,
-        largest_lsn: 0,
+        fold: resume.map(Fold::resumed).unwrap_or_default(),
+        end: resume.map(End::of).unwrap_or_default(),
+        settled: resume.map(End::of).unwrap_or_default(),
+        settled_state: resume.map(|resume| resume.hard_state).unwrap_or_default(),
+        watermark: evidence.synced_lsn,
+        largest_lsn: evidence.synced_lsn,
         above: VecDeque::new(),
         ends: BTreeMap::new(),
         dirty: BTreeSet::new(),
-        recovery: Recovery::default(),
+        recovery: Recovery {
+            checkpoint: resume.map(|resume| resume.applied.index),
+            ..Recovery::default()
+        },
     };
+    if let Some(resume) = resume {
+        spared::check(survey, chain, resume, dir)?;
+    }
     for found in survey.files.values() {
         if let Some(header) = found.header() {
             scan.raise_watermark(header.synced_lsn);
@@ -141,14 +169,24 @@ impl Scan<'_> {
         for (at, number) in chain.iter().enumerate() {
             let Some(found) = self.survey.files.get(number) else { continue };
             let Some(header) = found.header() else { continue };
-            let segment = Arc::new(Segment::new(
+            if let Some(len) = self.resume.and_then(|resume| resume.spared_len(*number)) {
+                self.segments.insert(&Arc::new(spared::segment(found, self.log_id, *number, len)));
+                self.ends.insert(*number, len);
+                continue;
+            }
+            let mut segment = Segment::new(
                 *number,
                 found.path.clone(),
                 Arc::clone(&found.file),
                 Seed::new(self.log_id, *number),
-            ));
+            );
+            let from = self.resume.filter(|resume| resume.segment == *number);
+            if from.is_some() {
+                segment = segment.partly_spared();
+            }
+            let segment = Arc::new(segment);
             self.segments.insert(&segment);
-            self.recovery.bytes += found.len;
+            self.recovery.bytes += found.len - from.map_or(0, |from| from.position.min(found.len));
             self.adopt_hard_state(&header.hard_state);
             let next = chain
                 .get(at + 1)
@@ -195,8 +233,10 @@ impl Scan<'_> {
         next: Option<&SegmentHeader>,
     ) -> Result<Option<Break>, StorageError> {
         let broken = |error, position| Break { error, segment: segment.number, position };
-        let mut position = SEGMENT_HEADER_BYTES as u64;
-        if header.prev_crc != self.end.header_crc || header.first_lsn <= self.end.lsn {
+        let from = self.resume.filter(|resume| resume.segment == segment.number);
+        let mut position = from.map_or(SEGMENT_HEADER_BYTES as u64, |from| from.position);
+        let is_joined = header.prev_crc == self.end.header_crc && header.first_lsn > self.end.lsn;
+        if from.is_none() && !is_joined {
             let error = segment.corrupt(
                 0,
                 &format!("a segment that continues entry {}", self.end.lsn),
@@ -248,6 +288,7 @@ impl Scan<'_> {
         self.largest_lsn = self.largest_lsn.max(header.lsn);
         self.raise_watermark(header.synced_lsn);
         self.recovery.entries += 1;
+        self.recovery.read_bytes += header.total_bytes();
         self.fold.hard_state.committed = self.fold.hard_state.committed.max(header.committed);
         match &item {
             Item::Entry(entry) => {
@@ -286,6 +327,10 @@ impl Scan<'_> {
     fn look_behind(&mut self, chain: &[u64], broken: Option<&Break>) -> Result<(), StorageError> {
         let newest = chain.last().copied();
         for (number, found) in &self.survey.files {
+            if self.resume.is_some_and(|resume| resume.spared_len(*number).is_some()) {
+                // What lies behind its end was there before the checkpoint, and is not above it.
+                continue;
+            }
             let (from, is_tail) = match broken {
                 Some(broken) if broken.segment == *number => (broken.position, true),
                 // What a cut left behind in it was judged when it was cut, but its numbers stay taken.

@@ -1,0 +1,151 @@
+//! Writes a checkpoint and the manifest that names it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    file::{Kind, Writer},
+    keys,
+    manifest::{self, Manifest, checkpoint_name, is_checkpoint, remove_if_there},
+};
+use crate::storage::{
+    StorageError,
+    bug::bug,
+    disk::Disk,
+    kv::state::SavedState,
+    log::{Chain, ResumePlan, entry::LogId},
+};
+
+/// Room that must be left beside a checkpoint: it is not worth a disk that takes no more writes.
+const ROOM_BYTES: u64 = 256 << 20;
+
+/// A shard as it was at one entry.
+#[derive(Debug)]
+pub(in crate::storage) struct Capture {
+    pub(in crate::storage) disk: Arc<dyn Disk>,
+    pub(in crate::storage) dir: PathBuf,
+    pub(in crate::storage) shard: u32,
+    pub(in crate::storage) cluster_id: [u8; 16],
+    pub(in crate::storage) log_id: u64,
+    pub(in crate::storage) state: SavedState,
+    pub(in crate::storage) next_offsets: BTreeMap<u32, u64>,
+    pub(in crate::storage) streams: Vec<u8>,
+    pub(in crate::storage) plan: ResumePlan,
+    /// About how large it will be.
+    pub(in crate::storage) bytes_likely: u64,
+    /// How far the log had grown.
+    pub(in crate::storage) grown_bytes: u64,
+}
+
+/// Work on a checkpoint.
+#[derive(Debug)]
+pub struct CheckpointJob {
+    pub(in crate::storage) capture: Capture,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointDone {
+    /// It counts from now on.
+    Written {
+        /// Its size.
+        bytes: u64,
+    },
+    /// The disk has too little room: nothing was written.
+    NoRoom,
+}
+
+/// What a shard hears of it.
+pub type CheckpointResult = Result<CheckpointDone, StorageError>;
+
+impl CheckpointJob {
+    /// Returns the entry that it is taken at.
+    pub fn applied(&self) -> LogId {
+        self.capture.state.applied
+    }
+
+    pub(in crate::storage) fn chain(&self) -> Chain {
+        self.capture.state.chain
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`StorageError`]: the checkpoint before, if there is one, still counts, and nothing is lost but
+    /// time at the next start.
+    pub fn run(self) -> (Finished, CheckpointResult) {
+        let (applied, chain) = (self.applied(), self.chain());
+        let grown_bytes = self.capture.grown_bytes;
+        (Finished { applied, chain, grown_bytes }, self.capture.write())
+    }
+}
+
+/// Which checkpoint has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    pub(in crate::storage) applied: LogId,
+    pub(in crate::storage) chain: Chain,
+    pub(in crate::storage) grown_bytes: u64,
+}
+
+impl Capture {
+    fn write(self) -> CheckpointResult {
+        let dir = self.dir.clone();
+        let path = dir.join(checkpoint_name(self.log_id, self.state.applied.index));
+        let failed = |source| StorageError::io("write checkpoint", &path)(source);
+        let space = self.disk.space(&dir).map_err(failed)?;
+        if space.free < self.bytes_likely.saturating_add(ROOM_BYTES) {
+            return Ok(CheckpointDone::NoRoom);
+        }
+        let temporary = path.with_extension("checkpoint-new");
+        let written = self.write_sections(&temporary).and_then(|bytes| {
+            self.disk.rename(&temporary, &path)?;
+            Ok(bytes)
+        });
+        let checkpoint_bytes = match written {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let _removed = self.disk.remove(&temporary);
+                return Err(failed(error));
+            }
+        };
+        let Self { disk, shard, cluster_id, state, next_offsets, plan, .. } = self;
+        let resume = plan.run(state.chain, next_offsets)?;
+        let manifest = Manifest { shard, cluster_id, checkpoint_bytes, resume };
+        manifest::write(disk.as_ref(), &dir, &manifest)
+            .map_err(StorageError::io("write manifest", &dir.join(manifest::MANIFEST)))?;
+        remove_others(disk.as_ref(), &dir, Some(&path));
+        Ok(CheckpointDone::Written { bytes: checkpoint_bytes })
+    }
+
+    fn write_sections(&self, path: &Path) -> io::Result<u64> {
+        remove_if_there(self.disk.as_ref(), path)?;
+        let file = self.disk.create(path)?;
+        let mut writer = Writer::begin(file, self.log_id, self.state.applied)?;
+        // The keys first: the state knows how many there must be.
+        for (collection, root) in &self.state.roots {
+            keys::save(*collection, root, |content| writer.section(Kind::Keys, content))?;
+        }
+        writer.section(Kind::State, &self.state.section)?;
+        for content in self.state.windows.iter().filter(|_| !bug!(CheckpointWithoutWindows)) {
+            writer.section(Kind::Windows, content)?;
+        }
+        writer.section(Kind::Streams, &self.streams)?;
+        writer.finish()
+    }
+}
+
+/// Removes checkpoints that no manifest names any more. One that stays costs room until the next time.
+pub(super) fn remove_others(disk: &dyn Disk, dir: &Path, kept: Option<&Path>) {
+    let Ok(names) = disk.list(dir) else { return };
+    for name in names.iter().filter(|name| name.to_str().is_some_and(is_checkpoint)) {
+        let path = dir.join(name);
+        if kept != Some(path.as_path()) {
+            let _removed = disk.remove(&path);
+        }
+    }
+}

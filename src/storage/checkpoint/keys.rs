@@ -1,0 +1,119 @@
+//! A key index as sections: its keys in order, each without what it has in common with the one before.
+
+use std::{collections::BTreeMap, io, ops::Bound};
+
+use super::codec::{Malformed, Put as _, Take};
+use crate::storage::kv::tree::{Builder, Leaf, Root, Tree};
+
+/// A section has about this many bytes.
+const SECTION_BYTES: usize = 1 << 20;
+
+/// Hands the keys of a collection on, section by section.
+pub(super) fn save(
+    collection: u32,
+    root: &Root,
+    mut section: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut keys = root.range(Bound::Unbounded, Bound::Unbounded);
+    let (mut key, mut before) = (Vec::new(), Vec::new());
+    let mut content = Vec::with_capacity(SECTION_BYTES + SECTION_BYTES / 8);
+    while let Some(leaf) = keys.next_into(&mut key) {
+        if content.is_empty() {
+            content.put_number(collection.into());
+            before.clear();
+        }
+        let common = key.iter().zip(&before).take_while(|(one, other)| one == other).count();
+        content.put_number(common as u64);
+        content.put_bytes(key.get(common..).unwrap_or_default());
+        content.put_number(leaf.segment.into());
+        content.put_number(leaf.position.into());
+        content.put_number(leaf.ordinal.into());
+        content.put_number(leaf.flags.into());
+        content.put_number(leaf.partition.into());
+        content.put_number(leaf.version);
+        std::mem::swap(&mut key, &mut before);
+        if content.len() >= SECTION_BYTES {
+            section(&content)?;
+            content.clear();
+        }
+    }
+    if content.is_empty() { Ok(()) } else { section(&content) }
+}
+
+/// Gathers the keys of all collections.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(BTreeMap<u32, Builder>);
+
+impl Gathered {
+    /// Adds the keys of a section.
+    pub(super) fn add(&mut self, content: &[u8]) -> Result<(), Malformed> {
+        let mut from = Take(content);
+        let builder = self.0.entry(from.narrow()?).or_default();
+        let mut key = Vec::new();
+        while !from.is_empty() {
+            let common: usize = from.narrow()?;
+            if common > key.len() {
+                return Err(Malformed);
+            }
+            key.truncate(common);
+            key.extend_from_slice(from.bytes()?);
+            let leaf = Leaf {
+                segment: from.narrow()?,
+                position: from.narrow()?,
+                ordinal: from.narrow()?,
+                flags: from.narrow()?,
+                partition: from.narrow()?,
+                version: from.number()?,
+            };
+            if !builder.push(&key, leaf) {
+                return Err(Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the trees.
+    pub(super) fn finish(self) -> BTreeMap<u32, Tree> {
+        self.0.into_iter().map(|(collection, builder)| (collection, builder.finish())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_tree_comes_back_from_its_sections(
+            keys in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 0..40),
+                any::<(u32, u32, u16, u16, u32, u64)>(),
+                0..300,
+            ),
+        ) {
+            let mut tree = Tree::new();
+            for (key, (segment, position, ordinal, flags, partition, version)) in &keys {
+                let (segment, position, ordinal) = (*segment, *position, *ordinal);
+                let (flags, partition, version) = (*flags, *partition, *version);
+                tree.insert(key, Leaf { segment, position, ordinal, flags, partition, version });
+            }
+            let mut gathered = Gathered::default();
+            save(7, &tree.root(), |section| {
+                gathered.add(section).unwrap();
+                Ok(())
+            }).unwrap();
+            let trees = gathered.finish();
+            let all = |tree: &Tree| {
+                tree.root().range(Bound::Unbounded, Bound::Unbounded).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(trees.get(&7).map(all).unwrap_or_default(), all(&tree));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _read = Gathered::default().add(&bytes);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads a shard's manifest and the checkpoint it names.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    codec::{Malformed, Take},
+    file::{FORMAT, Fault, Kind, Reader},
+    job::remove_others,
+    keys::Gathered,
+    manifest::{self, Found, MANIFEST_NEW, Manifest, checkpoint_name},
+};
+use crate::storage::{
+    StorageError,
+    disk::{Access, Disk},
+    kv::state::State,
+    log::{Resume, header::Lsn},
+    stream::StreamIndex,
+};
+
+/// A shard as its checkpoint has it.
+#[derive(Debug)]
+pub(in crate::storage) struct Loaded {
+    pub(in crate::storage) state: State,
+    pub(in crate::storage) streams: StreamIndex,
+    pub(in crate::storage) resume: Resume,
+    /// Size of the checkpoint.
+    pub(in crate::storage) bytes: u64,
+}
+
+/// What was found in a shard's directory.
+#[derive(Debug, Default)]
+pub(in crate::storage) struct Opened {
+    /// The checkpoint that counts, if it is whole.
+    pub(in crate::storage) loaded: Option<Loaded>,
+    /// What the manifest says was synced.
+    pub(in crate::storage) synced_lsn: Lsn,
+    /// Manifest or checkpoint were there and are no use: the whole log is read.
+    pub(in crate::storage) damaged: Option<PathBuf>,
+}
+
+/// Reads the manifest and the checkpoint of a shard. Nothing is changed.
+///
+/// # Errors
+/// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Io`].
+pub(in crate::storage) fn find(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    shard: u32,
+    cluster_id: [u8; 16],
+    producer_bytes_max: u64,
+) -> Result<Opened, StorageError> {
+    let manifest = match manifest::read(disk.as_ref(), dir, shard, cluster_id)? {
+        Found::Whole(manifest) => *manifest,
+        Found::Missing => return Ok(Opened::default()),
+        Found::Damaged => {
+            let damaged = Some(dir.join(manifest::MANIFEST));
+            return Ok(Opened { damaged, ..Opened::default() });
+        }
+    };
+    let synced_lsn = manifest.resume.lsn;
+    let path = dir.join(checkpoint_name(manifest.resume.log_id, manifest.resume.applied.index));
+    match load(disk, dir, &path, manifest, producer_bytes_max) {
+        Ok(loaded) => Ok(Opened { loaded: Some(loaded), synced_lsn, damaged: None }),
+        Err(Fault::Damaged) => Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) }),
+        Err(Fault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) })
+        }
+        Err(Fault::Io(error)) => Err(StorageError::io("read checkpoint", &path)(error)),
+        Err(Fault::Format(found)) => Err(StorageError::NewerFormat { path, found, known: FORMAT }),
+    }
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Self::Damaged
+    }
+}
+
+fn load(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    path: &Path,
+    manifest: Manifest,
+    producer_bytes_max: u64,
+) -> Result<Loaded, Fault> {
+    let Manifest { checkpoint_bytes, mut resume, .. } = manifest;
+    let file = disk.open(path, Access::Read).map_err(Fault::Io)?;
+    if file.len().map_err(Fault::Io)? != checkpoint_bytes {
+        return Err(Fault::Damaged);
+    }
+    let mut reader = Reader::begin(file, checkpoint_bytes, resume.log_id, resume.applied)?;
+    let mut keys = Gathered::default();
+    let (mut state, mut streams): (Option<State>, Option<StreamIndex>) = (None, None);
+    let mut content = Vec::new();
+    while let Some(kind) = reader.next(&mut content)? {
+        let from = Take(&content);
+        match kind {
+            Kind::Keys => keys.add(&content)?,
+            Kind::State => {
+                let trees = std::mem::take(&mut keys).finish();
+                state = Some(State::load(from, trees, producer_bytes_max)?);
+            }
+            Kind::Windows => state.as_mut().ok_or(Malformed)?.load_windows(from)?,
+            Kind::Streams => {
+                let disk = Arc::clone(disk);
+                streams = Some(StreamIndex::load(from, disk, dir, resume.log_id)?);
+            }
+            Kind::End => return Err(Fault::Damaged),
+        }
+    }
+    let (Some(state), Some(streams)) = (state, streams) else { return Err(Fault::Damaged) };
+    if state.applied() != Some(resume.applied) {
+        return Err(Fault::Damaged);
+    }
+    (resume.chain, resume.next_offsets) = (state.chain(), state.next_offsets());
+    Ok(Loaded { state, streams, resume, bytes: reader.bytes() })
+}
+
+impl Opened {
+    /// Removes what an interrupted or an earlier checkpoint left behind. A damaged one is left for whoever
+    /// wants to look at it, until the next one is written.
+    pub(in crate::storage) fn tidy(&self, disk: &dyn Disk, dir: &Path) {
+        if self.damaged.is_some() {
+            return;
+        }
+        let _removed = manifest::remove_if_there(disk, &dir.join(MANIFEST_NEW));
+        let kept = self.loaded.as_ref().map(|loaded| {
+            dir.join(checkpoint_name(loaded.resume.log_id, loaded.resume.applied.index))
+        });
+        remove_others(disk, dir, kept.as_deref());
+    }
+}

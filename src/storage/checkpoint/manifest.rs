@@ -1,0 +1,280 @@
+//! The file that names a shard's checkpoint, and where reading its log begins.
+//!
+//! | at | size | field | |
+//! |---|---|---|---|
+//! | 0 | 4 | magic | `PrkM` |
+//! | 4 | 1 | format | 1 |
+//! | 5 | 3 | zero | |
+//! | 8 | 4 | length | of the content |
+//! | 12 | 4 | CRC | CRC32C of 0..12 and the content |
+//! | 16 | | content | |
+//!
+//! It is written to a temporary name, synced, renamed, and its directory synced.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    path::Path,
+};
+
+use prkdb_types::crc::Crc32c;
+
+use super::codec::{Malformed, Put as _, Take};
+use crate::storage::{
+    StorageError,
+    disk::{Access, Disk},
+    log::{Chain, Past, Resume, Stretch, entry::Vote, header::array_at, segment::HardState},
+};
+
+/// The name of the file.
+pub(super) const MANIFEST: &str = "MANIFEST";
+pub(super) const MANIFEST_NEW: &str = "MANIFEST-new";
+const MAGIC: [u8; 4] = *b"PrkM";
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = 16;
+/// More than the names of all segments there can be.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Manifest {
+    pub(super) shard: u32,
+    pub(super) cluster_id: [u8; 16],
+    /// Size of the checkpoint.
+    pub(super) checkpoint_bytes: u64,
+    /// Where reading begins; the chain and the next offsets are in the checkpoint.
+    pub(super) resume: Resume,
+}
+
+/// What was found of it.
+#[derive(Debug)]
+pub(super) enum Found {
+    Whole(Box<Manifest>),
+    /// There is none.
+    Missing,
+    Damaged,
+}
+
+/// Returns the name of a checkpoint.
+pub(super) fn checkpoint_name(log_id: u64, index: u64) -> String {
+    format!("{log_id:016x}-{index:020}.checkpoint")
+}
+
+/// Returns whether a name is that of a checkpoint, written or on the way.
+pub(super) fn is_checkpoint(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".checkpoint").or(name.strip_suffix(".checkpoint-new"))
+    else {
+        return false;
+    };
+    let parts = stem.split_once('-');
+    parts.is_some_and(|(log_id, index)| {
+        log_id.len() == 16
+            && log_id.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && index.len() == 20
+            && index.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+impl Manifest {
+    pub(super) fn encode(&self) -> Result<Vec<u8>, io::Error> {
+        let mut content = Vec::new();
+        let resume = &self.resume;
+        content.put_number(self.shard.into());
+        content.extend_from_slice(&self.cluster_id);
+        content.extend_from_slice(&resume.log_id.to_le_bytes());
+        content.put_number(self.checkpoint_bytes);
+        content.put_id(resume.applied);
+        content.put_number(resume.lsn);
+        content.extend_from_slice(&resume.header_crc.to_le_bytes());
+        content.put_number(resume.segment);
+        content.put_number(resume.start);
+        content.put_number(resume.position);
+        content.push(resume.hard_state.vote.is_some().into());
+        if let Some(vote) = resume.hard_state.vote {
+            content.put_number(vote.term);
+            content.put_number(vote.replica);
+            content.push(vote.is_committed.into());
+        }
+        content.push(resume.hard_state.purged.is_some().into());
+        if let Some(purged) = resume.hard_state.purged {
+            content.put_id(purged);
+        }
+        content.put_number(resume.sealed.len() as u64);
+        for (number, len) in &resume.sealed {
+            content.put_number(*number);
+            content.put_number(*len);
+        }
+        content.put_number(resume.past.stretches.len() as u64);
+        for stretch in &resume.past.stretches {
+            content.put_number(stretch.first);
+            content.put_number(stretch.last);
+            content.put_number(stretch.segment.into());
+        }
+        content.put_number(resume.past.terms.len() as u64);
+        for (first, term) in &resume.past.terms {
+            content.put_number(*first);
+            content.put_number(*term);
+        }
+        let mut header = [0; HEADER_BYTES];
+        header[0..4].copy_from_slice(&MAGIC);
+        header[4] = FORMAT;
+        let len = u32::try_from(content.len()).map_err(io::Error::other)?;
+        header[8..12].copy_from_slice(&len.to_le_bytes());
+        let crc = checksum(&header, &content);
+        header[12..16].copy_from_slice(&crc.to_le_bytes());
+        Ok([&header[..], &content].concat())
+    }
+
+    fn decode(content: &[u8]) -> Result<Self, Malformed> {
+        let mut from = Take(content);
+        let (shard, cluster_id) = (from.narrow()?, from.array()?);
+        let log_id = u64::from_le_bytes(from.array()?);
+        let checkpoint_bytes = from.number()?;
+        let applied = from.id()?;
+        let (lsn, header_crc) = (from.number()?, u32::from_le_bytes(from.array()?));
+        let (segment, start, position) = (from.number()?, from.number()?, from.number()?);
+        let vote = if from.flag()? {
+            let (term, replica) = (from.number()?, from.number()?);
+            Some(Vote { term, replica, is_committed: from.flag()? })
+        } else {
+            None
+        };
+        let purged = if from.flag()? { Some(from.id()?) } else { None };
+        let mut sealed = Vec::new();
+        for _ in 0..from.count()? {
+            sealed.push((from.number()?, from.number()?));
+        }
+        let mut past = Past::default();
+        for _ in 0..from.count()? {
+            let stretch =
+                Stretch { first: from.number()?, last: from.number()?, segment: from.narrow()? };
+            past.stretches.push(stretch);
+        }
+        for _ in 0..from.count()? {
+            past.terms.push((from.number()?, from.number()?));
+        }
+        from.end()?;
+        let resume = Resume {
+            log_id,
+            applied,
+            lsn,
+            header_crc,
+            segment,
+            start,
+            position,
+            sealed,
+            hard_state: HardState { vote, purged, committed: Some(applied.index) },
+            past,
+            chain: Chain::default(),
+            next_offsets: BTreeMap::new(),
+        };
+        if resume.is_sound() {
+            Ok(Self { shard, cluster_id, checkpoint_bytes, resume })
+        } else {
+            Err(Malformed)
+        }
+    }
+}
+
+impl Resume {
+    /// Returns whether segments and entries rise without a hole up to the checkpoint.
+    fn is_sound(&self) -> bool {
+        let (stretches, terms) = (&self.past.stretches, &self.past.terms);
+        let last = stretches.last();
+        let sealed = self.sealed.iter().map(|(number, _)| *number).chain([self.segment]);
+        sealed.clone().zip(sealed.skip(1)).all(|(one, next)| one < next)
+            && stretches.iter().all(|stretch| stretch.first <= stretch.last)
+            && stretches.windows(2).all(|pair| match pair {
+                [one, next] => one.last.checked_add(1) == Some(next.first),
+                _ => true,
+            })
+            && last.is_some_and(|last| last.last == self.applied.index)
+            && last.is_some_and(|last| u64::from(last.segment) == self.segment)
+            && terms.is_sorted_by(|one, next| one.0 < next.0)
+            && terms.first().map(|(first, _)| *first) == stretches.first().map(|first| first.first)
+            && terms.last().is_some_and(|(first, term)| {
+                *first <= self.applied.index && *term == self.applied.term
+            })
+            && self.lsn > 0
+            && self.start < self.position
+    }
+}
+
+/// Reads the manifest of a shard.
+///
+/// # Errors
+/// [`StorageError::NewerFormat`] and [`StorageError::Foreign`]; [`StorageError::Io`].
+pub(super) fn read(
+    disk: &dyn Disk,
+    dir: &Path,
+    shard: u32,
+    cluster_id: [u8; 16],
+) -> Result<Found, StorageError> {
+    let path = dir.join(MANIFEST);
+    let failed = |source| StorageError::io("read manifest", &path)(source);
+    let file = match disk.open(&path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(error) => return Err(failed(error)),
+    };
+    let len = file.len().map_err(failed)?;
+    if len > BYTES_MAX {
+        return Ok(Found::Damaged);
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    let read = file.read_at(0, &mut bytes).map_err(failed)?;
+    bytes.truncate(read);
+    let Some(content) = content(&bytes) else { return Ok(Found::Damaged) };
+    let format = bytes.get(4).copied().unwrap_or_default();
+    if format != FORMAT {
+        return Err(StorageError::NewerFormat { path, found: format, known: FORMAT });
+    }
+    let Ok(manifest) = Manifest::decode(content) else { return Ok(Found::Damaged) };
+    if (manifest.shard, manifest.cluster_id) != (shard, cluster_id) {
+        let name = |shard: u32, cluster: [u8; 16]| {
+            format!("shard {shard} of cluster {:032x}", u128::from_be_bytes(cluster))
+        };
+        return Err(StorageError::Foreign {
+            path,
+            expected: name(shard, cluster_id),
+            found: name(manifest.shard, manifest.cluster_id),
+        });
+    }
+    Ok(Found::Whole(Box::new(manifest)))
+}
+
+/// Returns the content if magic, length and checksum hold.
+fn content(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, content) = bytes.split_at_checked(HEADER_BYTES)?;
+    let len = u32::from_le_bytes(array_at(header, 8));
+    let crc = u32::from_le_bytes(array_at(header, 12));
+    let is_whole = header.starts_with(&MAGIC)
+        && u64::from(len) == content.len() as u64
+        && checksum(header, content) == crc;
+    is_whole.then_some(content)
+}
+
+/// Makes a manifest the one that counts.
+pub(super) fn write(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> io::Result<()> {
+    let temporary = dir.join(MANIFEST_NEW);
+    remove_if_there(disk, &temporary)?;
+    let file = disk.create(&temporary)?;
+    file.write_at(0, &[IoSlice::new(&manifest.encode()?)])?;
+    file.sync_all()?;
+    disk.rename(&temporary, &dir.join(MANIFEST))?;
+    disk.sync_dir(dir)
+}
+
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn checksum(header: &[u8], content: &[u8]) -> u32 {
+    let mut crc = Crc32c::new();
+    crc.update(header.get(..12).unwrap_or_default());
+    crc.update(content);
+    crc.finish()
+}

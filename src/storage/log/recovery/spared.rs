@@ -1,0 +1,77 @@
+//! Segments that a checkpoint spares from being read: they must be there, and long enough, and end in the
+//! entry that the checkpoint was taken at.
+
+use std::{path::Path, sync::Arc};
+
+use super::survey::{Found, Survey};
+use crate::storage::{
+    StorageError,
+    log::{body::Check, header::Seed, resume::Resume, segment::file_name, segments::Segment},
+};
+
+impl Resume {
+    /// Returns how many bytes a segment before the checkpoint's uses; `None` for any other segment.
+    pub(super) fn spared_len(&self, number: u64) -> Option<u64> {
+        let at = self.sealed.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.sealed.get(at).map(|(_, len)| *len)
+    }
+}
+
+/// Returns such a segment.
+pub(super) fn segment(found: &Found, log_id: u64, number: u64, len: u64) -> Segment {
+    // The clone shares the file.
+    let file = Arc::clone(&found.file);
+    Segment::spared(number, found.path.clone(), file, Seed::new(log_id, number), len)
+}
+
+/// Compares the segments of the chain with those that the checkpoint's manifest names.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] with the first that is missing or too short.
+pub(super) fn check(
+    survey: &Survey,
+    chain: &[u64],
+    resume: &Resume,
+    dir: &Path,
+) -> Result<(), StorageError> {
+    let named = resume.sealed.iter().copied();
+    let named = named.chain([(resume.segment, resume.position)]);
+    let mut chain = chain.iter();
+    for (number, len) in named {
+        let path = dir.join(file_name(resume.log_id, number));
+        let corrupt = |position: u64, expected: String, found: String| {
+            Err(StorageError::Corrupt { path: path.clone(), position, expected, found })
+        };
+        let there = chain.next();
+        let Some(found) = survey.files.get(&number) else {
+            let expected = "a segment that the manifest names".to_owned();
+            return corrupt(0, expected, "no such file".to_owned());
+        };
+        if there != Some(&number) {
+            let expected = "the next segment of the log, as the manifest names it".to_owned();
+            let stated = there.map_or_else(|| "none".to_owned(), u64::to_string);
+            return corrupt(0, expected, format!("segment {stated} in its place"));
+        }
+        if found.len < len {
+            return corrupt(found.len, format!("{len} bytes"), format!("{} bytes", found.len));
+        }
+    }
+    match survey.files.get(&resume.segment) {
+        Some(found) => check_entry(found, resume),
+        None => Ok(()),
+    }
+}
+
+/// The entry that the checkpoint was taken at was synced before the manifest was written.
+fn check_entry(found: &Found, resume: &Resume) -> Result<(), StorageError> {
+    let segment = segment(found, resume.log_id, resume.segment, resume.position);
+    let (header, _) = segment.read_entry(resume.start, Check::Full)?;
+    let is_it = (header.lsn, header.term, header.index)
+        == (resume.lsn, resume.applied.term, resume.applied.index)
+        && resume.start + header.total_bytes() == resume.position;
+    if is_it {
+        return Ok(());
+    }
+    let expected = format!("entry {}, which the manifest names", resume.applied.index);
+    Err(segment.corrupt(resume.start, &expected, &format!("entry {}", header.index)))
+}

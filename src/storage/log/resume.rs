@@ -1,0 +1,135 @@
+//! Where a recovery may begin to read: behind the last entry that a checkpoint covers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    entry::LogId,
+    fold::Chain,
+    header::{ENTRY_HEADER_BYTES, EntryHeader, Lsn},
+    index::{Past, Place},
+    segment::HardState,
+    segments::Segments,
+    writer::Log,
+};
+use crate::storage::{StorageError, bug::bug};
+
+/// What the log adds up to behind an entry that was synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct Resume {
+    /// The log.
+    pub(in crate::storage) log_id: u64,
+    /// The entry.
+    pub(in crate::storage) applied: LogId,
+    /// Its number in this log.
+    pub(in crate::storage) lsn: Lsn,
+    /// Its header's CRC, which the next entry names.
+    pub(in crate::storage) header_crc: u32,
+    /// The segment it lies in.
+    pub(in crate::storage) segment: u64,
+    /// Where it starts there.
+    pub(in crate::storage) start: u64,
+    /// Where it ends.
+    pub(in crate::storage) position: u64,
+    /// The segments before that one, and how many bytes of each are used.
+    pub(in crate::storage) sealed: Vec<(u64, u64)>,
+    /// Vote, committed index and purge mark: no older than the entry.
+    pub(in crate::storage) hard_state: HardState,
+    /// Where the entries up to it lie.
+    pub(in crate::storage) past: Past,
+    /// The sequencer's chain.
+    pub(in crate::storage) chain: Chain,
+    /// The next offset of each partition.
+    pub(in crate::storage) next_offsets: BTreeMap<u32, u64>,
+}
+
+/// What is to be looked up of an entry, for reading to begin behind it.
+#[derive(Debug)]
+pub(in crate::storage) struct ResumePlan {
+    log_id: u64,
+    applied: LogId,
+    place: Place,
+    synced_lsn: Lsn,
+    hard_state: HardState,
+    past: Past,
+    segments: Arc<Segments>,
+}
+
+impl Log {
+    /// Settles how reading begins behind an entry that is applied; `None` as long as it is not known
+    /// to be synced.
+    pub(in crate::storage) fn plan_resume(&self, applied: LogId) -> Option<ResumePlan> {
+        let place = self.fold.index.place(applied.index)?;
+        // What has left the cache was synced.
+        let is_synced = self.tail.lsn_of(applied.index).is_none_or(|lsn| lsn <= self.synced_lsn);
+        if !is_synced && !bug!(CheckpointAheadOfSync) {
+            return None;
+        }
+        Some(ResumePlan {
+            log_id: self.log_id,
+            applied,
+            place,
+            synced_lsn: self.synced_lsn,
+            hard_state: HardState { committed: Some(applied.index), ..self.placed_state },
+            past: self.fold.index.past(applied.index),
+            segments: self.segments(),
+        })
+    }
+
+    /// Hears that a checkpoint covers the entries up to one, where the chain is so: their places are
+    /// forgotten, unless the newest entries in memory need them.
+    pub(in crate::storage) fn covered(&mut self, applied: LogId, chain: Chain) {
+        let is_cached = self.tail.first_index().is_some_and(|first| first <= applied.index);
+        let is_there = self.fold.index.place(applied.index).is_some();
+        if is_there && !is_cached {
+            self.fold.forget(applied.index, chain);
+        }
+    }
+}
+
+impl ResumePlan {
+    /// Looks it up; the chain and the next offsets are those of the state at the entry.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub(in crate::storage) fn run(
+        self,
+        chain: Chain,
+        next_offsets: BTreeMap<u32, u64>,
+    ) -> Result<Resume, StorageError> {
+        let number = u64::from(self.place.segment);
+        let lost =
+            |reason: String| StorageError::Discontinuous { index: self.applied.index, reason };
+        let segment = self
+            .segments
+            .get(number)
+            .ok_or_else(|| lost(format!("segment {number} is not part of the log")))?;
+        let position = u64::from(self.place.position);
+        let head = segment.read(position, ENTRY_HEADER_BYTES)?;
+        let Some(head) = head.first_chunk::<ENTRY_HEADER_BYTES>() else {
+            return Err(segment.corrupt(position, "an entry", "the end of the file"));
+        };
+        let (header, header_crc) = EntryHeader::decode(head, &segment.seed)
+            .map_err(|fault| segment.header_fault(position, fault))?;
+        if (header.term, header.index) != (self.applied.term, self.applied.index) {
+            let expected = format!("entry {}", self.applied.index);
+            return Err(segment.corrupt(position, &expected, &format!("entry {}", header.index)));
+        }
+        if header.lsn > self.synced_lsn && !bug!(CheckpointAheadOfSync) {
+            return Err(lost("it is not known to be synced".to_owned()));
+        }
+        Ok(Resume {
+            log_id: self.log_id,
+            applied: self.applied,
+            lsn: header.lsn,
+            header_crc,
+            segment: number,
+            start: position,
+            position: position + header.total_bytes(),
+            sealed: self.segments.sealed_before(number),
+            hard_state: self.hard_state,
+            past: self.past,
+            chain,
+            next_offsets,
+        })
+    }
+}
