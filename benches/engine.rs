@@ -2,7 +2,9 @@
 //!
 //! `cargo bench --bench engine [-- DIR [GIB]]`. Two lines, and the limit of each: with a sync for each
 //! group, as a node runs it, and with the syncs left out (what a node that promises less than it does today
-//! could reach: the page cache has the bytes when they count as written).
+//! could reach: the page cache has the bytes when they count as written). Then the key index: a million keys
+//! of 16 bytes with values of 100 put in batches of a thousand without syncs, in order and scattered, and read
+//! again by one thread and by two, values included.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the measurement")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -12,7 +14,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -212,8 +214,93 @@ fn limit(dir: &Path, payload: &[u8], syncs: bool) -> f64 {
     per_second(count * payload.len() as u64, begun)
 }
 
-fn per_second(bytes: u64, since: Instant) -> f64 {
-    f64::from(u32::try_from(bytes >> 10).unwrap()) * 1024.0 / since.elapsed().as_secs_f64()
+fn per_second(count: u64, since: Instant) -> f64 {
+    f64::from(u32::try_from(count >> 10).unwrap()) * 1024.0 / since.elapsed().as_secs_f64()
+}
+
+/// How many keys, and how many of them in a batch.
+const KEYS: u64 = 1_000_000;
+const BATCH_KEYS: u64 = 1_000;
+/// How long keys are read.
+const READING: Duration = Duration::from_secs(2);
+
+/// The key of a number: in order, or scattered over all there are.
+fn key(number: u64, scattered: bool) -> [u8; 16] {
+    let number = if scattered { number.wrapping_mul(0x9e37_79b9_7f4a_7c15) } else { number };
+    let mut key = *b"0000000000000000";
+    let mut left = number;
+    for byte in key.iter_mut().rev() {
+        *byte = b"0123456789abcdef"[usize::try_from(left % 16).unwrap()];
+        left /= 16;
+    }
+    key
+}
+
+fn keyed(first: u64, scattered: bool) -> CheckedBatch {
+    let base_sequence = i32::try_from(first).unwrap();
+    let stamp = ProducerStamp { id: 1, epoch: 0, base_sequence };
+    let mut builder = BatchBuilder::with_capacity(stamp, Compression::None, 160_000);
+    for number in first..first + BATCH_KEYS {
+        builder.push(1, Some(&key(number, scattered)), Some(&[b'v'; 100]), &[]).unwrap();
+    }
+    CheckedBatch::check(builder.finish().unwrap().to_bytes(), None).unwrap()
+}
+
+fn keys(parent: &Path, out: &mut impl io::Write) {
+    for scattered in [false, true] {
+        let dir = tempfile::tempdir_in(parent).unwrap();
+        let mut engine = Engine::open(dir.path(), false);
+        let put = PartitionPut { partition: 2, collection: 2, number: 0, key_index: true };
+        let change = Some(ShardChange::PartitionPut(put));
+        let commands = vec![ShardCommand { id: 2, version: 1, change }];
+        engine.write(&WriteRequest::Control { commands, timestamp_ms: 0 });
+        let begun = Instant::now();
+        for first in (0..KEYS).step_by(usize::try_from(BATCH_KEYS).unwrap()) {
+            let batch = keyed(first, scattered);
+            engine.write(&WriteRequest::Batch { partition: 2, collection: 2, batch });
+        }
+        let puts = per_second(KEYS, begun);
+        let stats = engine.shard.stats();
+        let bytes_per_key = stats.index_bytes / stats.keys;
+        let gets = [1, 2].map(|threads| gets(&engine.shard, threads, scattered));
+        writeln!(
+            out,
+            "keys, {}: {puts:.0} puts/s in batches of {BATCH_KEYS}, encoding included; {:.0} gets/s by one thread, \
+             {:.0} by two; {bytes_per_key} bytes of index per key",
+            if scattered { "scattered" } else { "in order" },
+            gets[0],
+            gets[1],
+        )
+        .unwrap();
+    }
+}
+
+/// Gets of keys drawn at random, with their values.
+fn gets(shard: &Shard, threads: u64, scattered: bool) -> f64 {
+    let begun = Instant::now();
+    let counts: u64 = std::thread::scope(|scope| {
+        let readers: Vec<_> = (1..=threads)
+            .map(|seed| {
+                scope.spawn(move || {
+                    let (mut state, mut count) = (seed, 0);
+                    while begun.elapsed() < READING {
+                        for _ in 0..1000 {
+                            // Xorshift, Marsaglia 2003.
+                            state ^= state << 13;
+                            state ^= state >> 7;
+                            state ^= state << 17;
+                            let found = shard.get(2, &key(state % KEYS, scattered)).unwrap();
+                            assert_eq!(found.unwrap().value.len(), 100);
+                        }
+                        count += 1000;
+                    }
+                    count
+                })
+            })
+            .collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    });
+    per_second(counts, begun)
 }
 
 fn main() {
@@ -222,6 +309,7 @@ fn main() {
     let gib: f64 = words.next().map_or(2.0, |word| word.parse().unwrap());
     let noise = noise();
     let mut out = io::stdout().lock();
+    keys(&parent, &mut out);
     for (name, syncs) in [("sync", true), ("relaxed: no sync", false)] {
         let dir = tempfile::tempdir_in(&parent).unwrap();
         let limit = limit(dir.path(), &noise, syncs);

@@ -2,17 +2,21 @@
 //!
 //! Does not know: consensus, terminals. What changes the catalogue is proposed like any write.
 
+mod backup;
 mod collections;
 mod describe;
 mod groups;
 mod status;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, pin::Pin};
 
+use futures_util::Stream;
 use prkdb_proto::v1::{self, admin_server::Admin};
 use prkdb_types::ErrorCode;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use self::backup::Backup;
 pub use collections::{CollectionsService, ensure_default, reconcile};
 pub use groups::GroupsService;
 
@@ -28,12 +32,13 @@ use crate::node::{
 #[derive(Clone, Debug)]
 pub struct AdminService {
     context: Context,
+    stop: CancellationToken,
 }
 
 impl AdminService {
-    /// Returns the service of a node.
-    pub fn new(context: Context) -> Self {
-        Self { context }
+    /// Returns the service of a node. Its streams end when `stop` is cancelled.
+    pub fn new(context: Context, stop: CancellationToken) -> Self {
+        Self { context, stop }
     }
 }
 
@@ -128,5 +133,20 @@ impl Admin for AdminService {
             })
         });
         self.context.answer_read(Method::Version, look).await
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupReply, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let opened = async {
+            self.context.authorise(Action::Administer, Resource::Cluster)?;
+            let backup = Backup::begin(&self.context.node, self.stop.clone()).await?;
+            let replies: Self::BackupStream = Box::pin(backup.replies());
+            Ok(replies)
+        };
+        self.context.answer_read(Method::Backup, opened).await
     }
 }

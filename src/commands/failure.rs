@@ -97,6 +97,11 @@ impl Failure {
         Self::local("unhealthy", exit::UNHEALTHY, message)
     }
 
+    /// A file that would be written is there.
+    pub fn file_exists(message: impl Into<String>) -> Self {
+        Self::local("file_exists", 7, message)
+    }
+
     /// A checkpoint does not fit what it is used for.
     pub fn checkpoint_mismatch(message: impl Into<String>) -> Self {
         Self::local("checkpoint_mismatch", 7, message)

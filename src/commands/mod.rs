@@ -28,6 +28,7 @@ pub mod tree;
 mod usage;
 pub mod values;
 
+pub mod backup;
 pub mod batch_put;
 pub mod bench;
 pub mod collection;

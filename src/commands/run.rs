@@ -6,7 +6,7 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    batch_put, bench, collection, completions, consume, consumer, delete, demo, exit,
+    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics,
     output::Format,
@@ -74,6 +74,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::BatchPut(args) => batch_put::run(session, &args),
         C::Produce(args) => produce::run(session, &args),
         C::Consume(args) => consume::run(session, &args),
+        C::Backup(args) => backup::run(session, &args),
         C::Consumer(args) => block_on(session, async |session| consumer::run(session, args).await),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)

@@ -9,8 +9,8 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, consume, consumer, delete, demo, get, health, help,
-    man, metrics,
+    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, get,
+    health, help, man, metrics,
     output::{Format, TimeStyle},
     produce, put, scan, serve, status, values, version,
 };
@@ -73,7 +73,9 @@ pub enum Units {
 #[command(next_help_heading = "Global options")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Global {
-    /// Servers to begin with: HOST, HOST:PORT, [V6]:PORT or http://...; port 9090 unless given
+    /// Servers to begin with
+    ///
+    /// HOST, HOST:PORT, [V6]:PORT or http://...; port 9090 unless given
     #[arg(short, long = "server", value_name = "ADDR", global = true, env = "PRKDB_SERVER",
         value_delimiter = ',', action = ArgAction::Append, hide_env_values = true)]
     pub servers: Vec<String>,
@@ -97,7 +99,9 @@ pub struct Global {
         hide_short_help = true
     )]
     pub config: Option<PathBuf>,
-    /// Output format: table on a terminal, plain elsewhere
+    /// Output format
+    ///
+    /// Unless given: table on a terminal, plain elsewhere
     #[arg(
         short,
         long,
@@ -219,6 +223,8 @@ pub enum ClientCommand {
     Produce(Box<produce::Args>),
     /// Print the records of a collection in their order, and follow it
     Consume(consume::Args),
+    /// Back up a node, and make a directory from a backup
+    Backup(backup::Args),
     /// List consumer groups
     #[command(visible_alias = "group")]
     Consumer(consumer::Args),

@@ -427,7 +427,9 @@ async fn start_shard(
         number,
     };
     let proposer = consensus.spawn(proposer.run());
-    let handle = ShardHandle { number, shard, group: Arc::clone(&group), queue, open_term };
+    let checkpointer = driver.checkpointer();
+    let group_of = Arc::clone(&group);
+    let handle = ShardHandle { number, shard, group: group_of, queue, open_term, checkpointer };
     Ok((Running { group, proposer, driver }, Arc::new(handle)))
 }
 

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     config::Config,
+    driver::Checkpointer,
     growth::Growth,
     limits::{Limits, names},
     metrics::Metrics,
@@ -65,9 +66,33 @@ pub struct ShardHandle {
     pub(super) queue: mpsc::Sender<Submission>,
     /// The term its sequencer is open in; 0 = closed.
     pub(super) open_term: watch::Receiver<u64>,
+    pub(super) checkpointer: Checkpointer,
 }
 
 impl ShardHandle {
+    /// Returns once there is a checkpoint of everything that is applied.
+    ///
+    /// # Errors
+    /// That it could not be written, for want of room too.
+    pub async fn checkpoint(&self) -> Result<(), Failure> {
+        let applied = self.shard.applied().0;
+        let failed = |reason: &str| {
+            let message = format!("no checkpoint of shard {}: {reason}", self.number);
+            Failure::new(ErrorCode::Internal, message)
+        };
+        match self.checkpointer.ask().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(&error.to_string())),
+            Err(_) => return Err(failed("the node is stopping")),
+        }
+        let last = self.shard.last_checkpoint().map(|(last, _)| last.index);
+        if last >= applied.map(|applied| applied.index) {
+            return Ok(());
+        }
+        Err(failed("the disk has no room for it")
+            .with_hint("free space on the disk of the data directory"))
+    }
+
     /// Returns whether this replica takes writes.
     pub fn is_leading(&self) -> bool {
         *self.open_term.borrow() != 0

@@ -20,6 +20,7 @@ use std::{
 
 use tracing::{debug, error, warn};
 
+pub(crate) use self::checkpoints::Checkpointer;
 use super::{NodeError, fatal::Fatal, metrics::Metrics};
 use crate::storage::{
     Shard,
@@ -65,6 +66,8 @@ struct Shared {
     flush: Signal,
     prepare: Signal,
     checkpoint: Signal,
+    /// Who waits for a checkpoint of what is applied.
+    asked: Mutex<Vec<checkpoints::Asked>>,
     /// The last preparation failed, so that what waits for a segment waits in vain.
     has_no_segment: AtomicBool,
 }
@@ -239,6 +242,7 @@ impl Driver {
             flush: Signal::default(),
             prepare: Signal::default(),
             checkpoint: Signal::default(),
+            asked: Mutex::default(),
             has_no_segment: AtomicBool::new(false),
         });
         let start = |name: &str, run: fn(&Shared)| {
@@ -255,6 +259,11 @@ impl Driver {
     /// Returns a handle for those who append.
     pub(crate) fn flusher(&self) -> Flusher {
         Flusher(Arc::clone(&self.shared))
+    }
+
+    /// Returns a handle for those who want a checkpoint.
+    pub(crate) fn checkpointer(&self) -> Checkpointer {
+        Checkpointer::new(&self.shared)
     }
 
     /// Writes what waits, marks it synced, and ends the threads.

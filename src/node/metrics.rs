@@ -93,6 +93,8 @@ methods! {
     Metrics = "Admin/Metrics";
     /// The version.
     Version = "Admin/Version";
+    /// The opening of a backup.
+    Backup = "Admin/Backup";
 }
 
 type ByCall = Family<[(&'static str, &'static str); 2], Counter>;

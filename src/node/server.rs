@@ -101,7 +101,8 @@ pub async fn serve(
         GroupsServer::new(GroupsService::new(context.clone())).max_decoding_message_size(bytes_max);
     let collections = CollectionsServer::new(CollectionsService::new(context.clone()))
         .max_decoding_message_size(bytes_max);
-    let admin = AdminServer::new(AdminService::new(context)).max_decoding_message_size(bytes_max);
+    let admin = AdminServer::new(AdminService::new(context, stop.clone()))
+        .max_decoding_message_size(bytes_max);
     let incoming = Incoming { listener, node: Arc::clone(&node), pause: None };
     let served = builder()
         .add_service(kv)

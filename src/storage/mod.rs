@@ -26,7 +26,8 @@ mod model_tests;
 pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
 pub use shard::{
-    CHECKPOINT_BYTES, Fetched, Found, JudgedShard, Shard, ShardOptions, ShardStats, Snapshot,
+    CHECKPOINT_BYTES, CopyPart, Fetched, Found, JudgedShard, Shard, ShardCopy, ShardOptions,
+    ShardStats, Snapshot, adopt,
 };
 pub use stream::{Bounds, SidecarDone, SidecarJob};
 pub use values::ValueReader;

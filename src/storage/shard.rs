@@ -7,25 +7,33 @@
 //! - `apply`: the log becomes state.
 //! - `stream`: the batches of a partition from an offset on.
 //! - `checkpoint`: when one is due, and what a shard opens with.
+//! - `copy`: the files of the last one, for a backup.
 //!
 //! Owns the order of the locks (checkpoints, log, state, streams). Does not know who drives it.
 
 mod apply;
 mod checkpoint;
+mod copy;
 mod stream;
 
 use std::{
     io,
     ops::{Bound, Range},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use self::checkpoint::{Checkpoints, no_streams};
-pub use self::stream::Fetched;
+pub use self::{
+    copy::{CopyPart, ShardCopy, adopt},
+    stream::Fetched,
+};
 use super::{
     StorageError,
     checkpoint::{Loaded, Opened, find},
@@ -66,6 +74,9 @@ pub struct ShardOptions {
     /// The least growth of the log from one checkpoint to the next.
     pub checkpoint_bytes: u64,
 }
+
+/// After a read, so many groups of entries are shown to readers without their asking.
+const GROUPS_WITH_READERS: u32 = 256;
 
 /// Default for the growth of a log from one checkpoint to the next.
 pub const CHECKPOINT_BYTES: u64 = 256 << 20;
@@ -109,6 +120,7 @@ impl JudgedShard {
             checkpoints: Mutex::new(checkpoints),
             segments,
             roots: ArcSwap::default(),
+            groups_with_readers: AtomicU32::new(0),
             catalog: ArcSwap::default(),
         };
         shard.restore_streams()?;
@@ -133,6 +145,8 @@ pub struct Shard {
     checkpoints: Mutex<Checkpoints>,
     segments: Arc<Segments>,
     roots: ArcSwap<Roots>,
+    /// So many more groups of entries are shown to readers as they are applied.
+    groups_with_readers: AtomicU32,
     catalog: ArcSwap<Catalog>,
 }
 
@@ -393,7 +407,23 @@ impl Shard {
 
     /// Returns where the latest record of a key stands.
     pub fn leaf(&self, collection: u32, key: &[u8]) -> Option<Leaf> {
-        self.roots.load().get(&collection)?.load().get(key)
+        self.with_root(collection, |root| root.get(key))?
+    }
+
+    /// Looks at the newest root of a collection; `None` if it has no key index here.
+    fn with_root<T>(&self, collection: u32, look: impl FnOnce(&Root) -> T) -> Option<T> {
+        // Readers that come again and again write no shared memory.
+        if self.groups_with_readers.load(Ordering::Relaxed) < GROUPS_WITH_READERS / 2 {
+            self.groups_with_readers.store(GROUPS_WITH_READERS, Ordering::Relaxed);
+        }
+        let roots = self.roots.load();
+        let published = roots.get(&collection)?.load();
+        if let Some(root) = &*published {
+            return Some(look(root));
+        }
+        // Nobody had read for long. What was acknowledged is applied, so it is in this one.
+        let root = self.state().show(collection)?;
+        Some(look(&root))
     }
 
     /// Reads the record at a leaf. It stays readable: nothing written is overwritten.
@@ -418,8 +448,8 @@ impl Shard {
     pub fn scan(&self, collection: u32) -> Option<Snapshot> {
         // The revision first: the root is then at least as new.
         let revision = self.revision();
-        let root = self.roots.load().get(&collection)?.load();
-        Some(Snapshot { root: Root::clone(&root), revision })
+        let root = self.with_root(collection, Root::clone)?;
+        Some(Snapshot { root, revision })
     }
 
     /// Returns the catalogue as applied.

@@ -39,6 +39,15 @@ struct Refusing(Status);
 
 #[tonic::async_trait]
 impl Admin for Refusing {
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupReply, Status>>;
+
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(self.0.clone())
+    }
+
     async fn metadata(
         &self,
         _: Request<v1::MetadataRequest>,

@@ -21,6 +21,11 @@ fn prepare(node: &Node) {
     ] {
         fs::write(node.home.dir.path().join(name), content).unwrap();
     }
+    let _absent = fs::remove_file(node.home.dir.path().join("new.prkdb"));
+    let _absent = fs::remove_dir_all(node.home.dir.path().join("restored"));
+    if !node.home.dir.path().join("nightly.backup").exists() {
+        assert_eq!(node.run("backup create nightly.backup").code, 0);
+    }
     for line in [
         "collection create flights --if-not-exists",
         "collection create copy --if-not-exists",
@@ -44,6 +49,8 @@ fn here(example: &str, node: &Node) -> String {
         .replace("/etc/prkdb/", "./")
         .replace("/var/lib/prkdb", "./data")
         .replace("| man -l -", "| cat")
+        .replace("create nightly.backup", "create new.prkdb")
+        .replace("| ssh vault 'cat > nightly.backup'", "| cat > new.prkdb")
         .replace("--duration 10s", "")
         .replace("--duration 5s", "")
         // It would never end; it is a test of its own.

@@ -1,5 +1,6 @@
 //! A node in memory: enough of the protocol to see what commands send, and to fail at will.
 
+mod admin;
 mod stream;
 
 use std::{
@@ -261,76 +262,6 @@ fn limits() -> v1::Limits {
         max_value_bytes: 1 << 20,
         max_message_bytes: 8 << 20,
         max_keyed_batch_records: 4096,
-    }
-}
-
-#[tonic::async_trait]
-impl admin_server::Admin for Service {
-    async fn metadata(
-        &self,
-        request: Request<v1::MetadataRequest>,
-    ) -> Result<Response<v1::MetadataReply>, Status> {
-        let state = self.0.lock().unwrap();
-        let names = request.into_inner().collections;
-        let found = names.iter().map(|name| state.collections.get(name).cloned());
-        let collections: Option<Vec<_>> = found.collect();
-        Ok(Response::new(v1::MetadataReply {
-            cluster_id: vec![7; 16].into(),
-            node_id: 1,
-            nodes: vec![v1::Node { id: 1, address: state.address.clone() }],
-            limits: Some(limits()),
-            collections: collections.ok_or_else(|| Status::not_found("no such collection"))?,
-            version: "0.1.0".to_owned(),
-        }))
-    }
-
-    async fn status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::StatusReply>, Status> {
-        let state = self.0.lock().unwrap();
-        let mut node = v1::NodeStatus {
-            id: 1,
-            address: state.address.clone(),
-            version: "0.1.0".to_owned(),
-            shards: 2,
-            leads: 2,
-            disk_used_bytes: 1 << 30,
-            uptime_ms: 61_000,
-            ..v1::NodeStatus::default()
-        };
-        node.set_role(v1::Role::Leader);
-        let mut reasons = Vec::new();
-        if state.fails_after == Some(0) {
-            let mut full = v1::Reason {
-                code: "disk_full".to_owned(),
-                message: "the disk has no room".to_owned(),
-                ..v1::Reason::default()
-            };
-            full.set_severity(v1::Severity::Critical);
-            reasons.push(full);
-        }
-        let nodes = vec![v1::Node { id: 1, address: state.address.clone() }];
-        let cluster_id = vec![7; 16].into();
-        Ok(Response::new(v1::StatusReply { cluster_id, node: Some(node), reasons, nodes }))
-    }
-
-    async fn metrics(
-        &self,
-        _: Request<v1::MetricsRequest>,
-    ) -> Result<Response<v1::MetricsReply>, Status> {
-        let exposition =
-            "# HELP prkdb_keys Keys.\n# TYPE prkdb_keys gauge\nprkdb_keys{shard=\"1\"} 7\n# EOF\n";
-        Ok(Response::new(v1::MetricsReply { exposition: exposition.to_owned() }))
-    }
-
-    async fn version(
-        &self,
-        _: Request<v1::VersionRequest>,
-    ) -> Result<Response<v1::VersionReply>, Status> {
-        let version = "0.1.0".to_owned();
-        let target = "x86_64-linux".to_owned();
-        Ok(Response::new(v1::VersionReply { version, commit: String::new(), target }))
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 #![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 
+mod backup;
 mod batch;
 mod broken;
 mod cases;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 #![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 
+mod checkpoint_faults;
 mod checkpoints;
 mod damage;
 mod decoder;
@@ -19,6 +20,7 @@ mod model;
 mod oracle;
 mod planted;
 mod power;
+mod readers;
 mod rig;
 mod shard;
 mod sidecars;

@@ -11,6 +11,7 @@ use tonic_health::pb::{
 
 use crate::{
     attempts::{Attempts, Effect},
+    backup::BackupStream,
     error::ClientError,
     kv::{Delete, Get, MultiGet, Put, Read, Written},
     link::Link,
@@ -301,6 +302,15 @@ impl Client {
         let message = v1::VersionRequest {};
         let call = |link: Arc<Link>, request| async move { link.admin().version(request).await };
         self.shared.call(attempts, message, call).await
+    }
+
+    /// Asks for a backup of the server: every shard as it is at one entry, as files.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn backup(&self) -> Result<BackupStream, ClientError> {
+        let attempts = self.attempts("backup", Effect::None);
+        BackupStream::open(&self.shared, attempts).await
     }
 
     /// Asks whether a service answers requests; an empty name means the server as a whole.

@@ -22,6 +22,7 @@
 pub mod blocking;
 
 mod address;
+mod backup;
 mod batch;
 mod client;
 mod clock;
@@ -45,6 +46,7 @@ mod detail;
 mod error;
 
 pub use address::{DEFAULT_PORT, Endpoint};
+pub use backup::BackupStream;
 pub use batch::{
     Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Purpose, Slot,
     WriterOptions,

@@ -21,6 +21,8 @@ pub enum Action {
     Manage,
     /// The cluster is looked at.
     Observe,
+    /// The cluster hands out everything it has.
+    Administer,
 }
 
 /// To what.

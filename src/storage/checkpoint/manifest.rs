@@ -27,7 +27,7 @@ use crate::storage::{
 };
 
 /// The name of the file.
-pub(super) const MANIFEST: &str = "MANIFEST";
+pub(in crate::storage) const MANIFEST: &str = "MANIFEST";
 pub(super) const MANIFEST_NEW: &str = "MANIFEST-new";
 const MAGIC: [u8; 4] = *b"PrkM";
 const FORMAT: u8 = 1;
@@ -37,13 +37,13 @@ const BYTES_MAX: u64 = 64 << 20;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Manifest {
+pub(in crate::storage) struct Manifest {
     pub(super) shard: u32,
     pub(super) cluster_id: [u8; 16],
     /// Size of the checkpoint.
-    pub(super) checkpoint_bytes: u64,
+    pub(in crate::storage) checkpoint_bytes: u64,
     /// Where reading begins; the chain and the next offsets are in the checkpoint.
-    pub(super) resume: Resume,
+    pub(in crate::storage) resume: Resume,
 }
 
 /// What was found of it.
@@ -56,7 +56,7 @@ pub(super) enum Found {
 }
 
 /// Returns the name of a checkpoint.
-pub(super) fn checkpoint_name(log_id: u64, index: u64) -> String {
+pub(in crate::storage) fn checkpoint_name(log_id: u64, index: u64) -> String {
     format!("{log_id:016x}-{index:020}.checkpoint")
 }
 
@@ -241,6 +241,53 @@ pub(super) fn read(
         });
     }
     Ok(Found::Whole(Box::new(manifest)))
+}
+
+/// Returns the manifest that counts, and its size; `None` where there is none.
+///
+/// # Errors
+/// As [`read`], and [`StorageError::Corrupt`].
+pub(in crate::storage) fn current(
+    disk: &dyn Disk,
+    dir: &Path,
+    shard: u32,
+    cluster_id: [u8; 16],
+) -> Result<Option<(Manifest, Vec<u8>)>, StorageError> {
+    match read(disk, dir, shard, cluster_id)? {
+        Found::Whole(manifest) => {
+            let path = dir.join(MANIFEST);
+            let bytes = manifest.encode().map_err(StorageError::io("encode manifest", &path))?;
+            Ok(Some((*manifest, bytes)))
+        }
+        Found::Missing => Ok(None),
+        Found::Damaged => Err(damaged(dir)),
+    }
+}
+
+/// Makes the manifest at `path` one of another cluster.
+///
+/// # Errors
+/// [`StorageError::Corrupt`], [`StorageError::Io`].
+pub(in crate::storage) fn adopt(
+    disk: &dyn Disk,
+    path: &Path,
+    shard: u32,
+    old: [u8; 16],
+    new: [u8; 16],
+) -> Result<(), StorageError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let Some((manifest, _)) = current(disk, dir, shard, old)? else { return Err(damaged(dir)) };
+    write(disk, dir, &Manifest { cluster_id: new, ..manifest })
+        .map_err(StorageError::io("write manifest", path))
+}
+
+fn damaged(dir: &Path) -> StorageError {
+    StorageError::Corrupt {
+        path: dir.join(MANIFEST),
+        position: 0,
+        expected: "a manifest".to_owned(),
+        found: "other bytes".to_owned(),
+    }
 }
 
 /// Returns the content if magic, length and checksum hold.

@@ -7,7 +7,7 @@ mod saved;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use prkdb_types::{DecompressLimit, ShardCommand};
 
@@ -42,16 +42,16 @@ pub struct PartitionStats {
     pub size_bytes: u64,
 }
 
-/// A collection's key index: the writer's tree and the root that readers see.
+/// A collection's key index: the writer's tree, and the root that readers see while there are any.
 #[derive(Debug, Default)]
 struct Index {
     tree: Tree,
-    published: Arc<ArcSwap<Root>>,
+    published: Arc<ArcSwapOption<Root>>,
     is_changed: bool,
 }
 
-/// The roots that readers see, by collection.
-pub type Roots = BTreeMap<u32, Arc<ArcSwap<Root>>>;
+/// The roots that readers see, by collection; nothing where they are to ask for one.
+pub type Roots = BTreeMap<u32, Arc<ArcSwapOption<Root>>>;
 
 /// What applying a normal entry gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -306,9 +306,17 @@ impl State {
 
     /// Publishes what was applied since the last call: the roots that changed, and, if the set of
     /// collections did, the map of them and the catalogue.
-    pub fn publish(&mut self, roots: &ArcSwap<Roots>, catalog: &ArcSwap<Catalog>) {
+    ///
+    /// Without readers a root is taken back instead: the tree would copy every page that changes while
+    /// somebody holds one. Whoever wants it asks ([`State::show`]).
+    pub fn publish(
+        &mut self,
+        roots: &ArcSwap<Roots>,
+        catalog: &ArcSwap<Catalog>,
+        has_readers: bool,
+    ) {
         for index in self.indexes.values_mut().filter(|index| index.is_changed) {
-            index.published.store(Arc::new(index.tree.root()));
+            index.published.store(has_readers.then(|| Arc::new(index.tree.root())));
             index.is_changed = false;
         }
         if self.catalog_is_changed {
@@ -318,6 +326,15 @@ impl State {
             roots.store(Arc::new(published.collect()));
             catalog.store(Arc::new(self.catalog.clone()));
         }
+    }
+
+    /// Publishes the root of a collection and returns it.
+    pub fn show(&mut self, collection: u32) -> Option<Arc<Root>> {
+        let index = self.indexes.get_mut(&collection)?;
+        let root = Arc::new(index.tree.root());
+        index.published.store(Some(Arc::clone(&root)));
+        index.is_changed = false;
+        Some(root)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The log becomes state: at the start up to the committed index it saved, then entry by entry.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -57,7 +57,10 @@ impl Shard {
 
     /// Lets readers see what was applied.
     fn publish(&self, state: &mut super::State) {
-        state.publish(&self.roots, &self.catalog);
+        let left = self.groups_with_readers.load(Ordering::Relaxed);
+        // A reader may set it again meanwhile: then one group fewer is shown, or one more.
+        self.groups_with_readers.store(left.saturating_sub(1), Ordering::Relaxed);
+        state.publish(&self.roots, &self.catalog, left > 0);
         for partition in state.take_removed() {
             self.stream().remove(partition);
         }

@@ -46,7 +46,22 @@ impl Shard {
         let mut known = self.checkpoints();
         let grown_bytes = self.log().grown_bytes();
         let due = known.every_bytes.max(known.bytes);
-        if known.is_under_way || grown_bytes.saturating_sub(known.grown_bytes) < due {
+        if grown_bytes.saturating_sub(known.grown_bytes) < due {
+            return None;
+        }
+        self.capture(&mut known, grown_bytes)
+    }
+
+    /// Returns work on a checkpoint, whether one is due or not; `None` where the last one has everything
+    /// that is applied and synced, or one is under way.
+    pub fn checkpoint_now(&self) -> Option<CheckpointJob> {
+        let mut known = self.checkpoints();
+        let grown_bytes = self.log().grown_bytes();
+        self.capture(&mut known, grown_bytes)
+    }
+
+    fn capture(&self, known: &mut Checkpoints, grown_bytes: u64) -> Option<CheckpointJob> {
+        if known.is_under_way {
             return None;
         }
         let (state, next_offsets, bytes_likely, streams) = {

@@ -382,6 +382,15 @@ pub(crate) fn limits() -> v1::Limits {
 
 #[tonic::async_trait]
 impl admin_server::Admin for Fake {
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupReply, Status>>;
+
+    async fn backup(
+        &self,
+        _request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn metadata(
         &self,
         request: Request<v1::MetadataRequest>,

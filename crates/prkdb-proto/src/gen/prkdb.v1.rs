@@ -3051,6 +3051,71 @@ pub struct VersionReply {
     #[prost(string, tag = "3")]
     pub target: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupReply {
+    #[prost(oneof = "backup_reply::Message", tags = "1, 2, 3, 4")]
+    pub message: ::core::option::Option<backup_reply::Message>,
+}
+/// Nested message and enum types in `BackupReply`.
+pub mod backup_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Shard {
+        #[prost(uint32, tag = "1")]
+        pub shard: u32,
+        /// The last entry in it.
+        #[prost(uint64, tag = "2")]
+        pub term: u64,
+        #[prost(uint64, tag = "3")]
+        pub index: u64,
+        /// Bytes of its files.
+        #[prost(uint64, tag = "4")]
+        pub bytes: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Begin {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub cluster_id: ::prost::bytes::Bytes,
+        #[prost(uint64, tag = "2")]
+        pub node_id: u64,
+        #[prost(string, tag = "3")]
+        pub version: ::prost::alloc::string::String,
+        #[prost(int64, tag = "4")]
+        pub created_ms: i64,
+        #[prost(message, repeated, tag = "5")]
+        pub shards: ::prost::alloc::vec::Vec<Shard>,
+    }
+    /// What follows, up to the next file, are its bytes.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct File {
+        #[prost(uint32, tag = "1")]
+        pub shard: u32,
+        #[prost(string, tag = "2")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "3")]
+        pub bytes: u64,
+    }
+    /// Without it the backup is cut short.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct End {
+        #[prost(uint32, tag = "1")]
+        pub files: u32,
+        #[prost(uint64, tag = "2")]
+        pub bytes: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Begin(Begin),
+        #[prost(message, tag = "2")]
+        File(File),
+        #[prost(bytes, tag = "3")]
+        Data(::prost::bytes::Bytes),
+        #[prost(message, tag = "4")]
+        End(End),
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {
@@ -3277,6 +3342,29 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Admin", "Version"));
             self.inner.unary(req, path, codec).await
         }
+        /// Every shard of the node as it is at one entry: what it is of, then each file's name and its bytes, then
+        /// the end.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Admin/Backup");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Admin", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3309,6 +3397,18 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::VersionRequest>,
         ) -> std::result::Result<tonic::Response<super::VersionReply>, tonic::Status>;
+        /// Server streaming response type for the Backup method.
+        type BackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BackupReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Every shard of the node as it is at one entry: what it is of, then each file's name and its bytes, then
+        /// the end.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::BackupRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
     }
     /// What operators ask of a node.
     #[derive(Debug)]
@@ -3555,6 +3655,52 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Admin/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::BackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupReply;
+                        type ResponseStream = T::BackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

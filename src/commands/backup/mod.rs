@@ -1,0 +1,51 @@
+//! `prkdb backup`: a whole node in one file, and back.
+
+mod archive;
+#[cfg(test)]
+mod archive_tests;
+mod create;
+mod inspect;
+mod restore;
+
+use crate::commands::{failure::Result, run::runtime, session::Session};
+
+const EXAMPLES: &str = "\
+Examples:
+  prkdb backup create nightly.backup --compress zstd
+  prkdb backup verify nightly.backup
+  prkdb backup inspect nightly.backup
+  prkdb backup restore nightly.backup --data-dir ./restored";
+
+/// Arguments of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Write a backup of a running node to a file
+    Create(create::CreateArgs),
+    /// Check every file of a backup by its checksum
+    Verify(inspect::VerifyArgs),
+    /// List what is in a backup, after checking it
+    Inspect(inspect::InspectArgs),
+    /// Make a data directory from a backup, as a cluster of its own
+    Restore(restore::RestoreArgs),
+}
+
+/// Runs `backup`.
+///
+/// # Errors
+/// 7 where the file exists, 9 where the directory is not empty, 12 for a damaged backup, 14 for one of a
+/// later version.
+pub fn run(session: &mut Session, args: &Args) -> Result {
+    match &args.command {
+        Command::Create(args) => runtime()?.block_on(create::run(session, args)),
+        Command::Verify(args) => inspect::verify(session, args),
+        Command::Inspect(args) => inspect::inspect(session, args),
+        Command::Restore(args) => restore::run(session, args),
+    }
+}
