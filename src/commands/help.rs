@@ -108,7 +108,11 @@ fn collect_variables(command: &clap::Command, rows: &mut Vec<(String, String)>) 
             let scope = if is_global { String::new() } else { format!("{}: ", command.get_name()) };
             // A flag that several commands have is told once.
             if is_global || !rows.iter().any(|(known, _)| *known == name) {
-                let scope = if name == "PRKDB_COLLECTION" { String::new() } else { scope };
+                let scope = if ["PRKDB_COLLECTION", "PRKDB_DATA_DIR"].contains(&name.as_str()) {
+                    String::new()
+                } else {
+                    scope
+                };
                 rows.push((name, format!("{scope}as --{long}")));
             }
         }

@@ -9,10 +9,10 @@ use clap::{
 };
 
 use crate::commands::{
-    batch_put, bench, collection, completions, consume, consumer, delete, demo, get, health, help,
-    man, metrics,
+    batch_put, bench, collection, completions, consume, consumer, delete, demo, doctor, get,
+    health, help, man, metrics,
     output::{Format, TimeStyle},
-    produce, put, scan, serve, status, values, version,
+    produce, put, scan, serve, status, values, version, wal,
 };
 
 /// Returns the command line of the program.
@@ -73,7 +73,9 @@ pub enum Units {
 #[command(next_help_heading = "Global options")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Global {
-    /// Servers to begin with: HOST, HOST:PORT, [V6]:PORT or http://...; port 9090 unless given
+    /// Servers to begin with
+    ///
+    /// HOST, HOST:PORT, [V6]:PORT or http://...; port 9090 unless given
     #[arg(short, long = "server", value_name = "ADDR", global = true, env = "PRKDB_SERVER",
         value_delimiter = ',', action = ArgAction::Append, hide_env_values = true)]
     pub servers: Vec<String>,
@@ -97,7 +99,9 @@ pub struct Global {
         hide_short_help = true
     )]
     pub config: Option<PathBuf>,
-    /// Output format: table on a terminal, plain elsewhere
+    /// Output format
+    ///
+    /// Unless given: table on a terminal, plain elsewhere
     #[arg(
         short,
         long,
@@ -231,6 +235,10 @@ pub enum ClientCommand {
     Health(health::Args),
     /// Print the metrics of a node
     Metrics(metrics::Args),
+    /// Look at the logs of a stopped node, and mend them
+    Wal(wal::Args),
+    /// Check what a node needs of this machine and directory
+    Doctor(doctor::Args),
     /// Measure this machine and a node
     Bench(bench::Args),
     /// Print the version
