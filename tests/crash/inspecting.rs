@@ -388,3 +388,21 @@ fn a_record_that_cannot_be_read_is_found_by_reading_them_all() {
     let damage = verify(Depth::Records).damage.unwrap();
     assert_eq!((damage.problem, damage.index), (Problem::Records, Some(id.index)));
 }
+
+#[test]
+fn a_cut_sets_the_manifest_aside_and_a_copy_has_none() {
+    let (disk, _) = stopped();
+    let all = entries(&disk);
+    let (segment, position, _) = all[all.len() / 2];
+    let whole = look(&disk).unwrap();
+    let path = whole.segments.iter().find(|s| s.number == segment).unwrap().path.clone();
+    disk.flip_bit(&path, position + 70, 0).unwrap();
+    let manifest = disk.create(&Path::new(DIR).join("MANIFEST")).unwrap();
+    manifest.write_at(0, &[std::io::IoSlice::new(b"what it was")]).unwrap();
+    check_repair(&disk);
+    let report = look(&disk).unwrap();
+    cut_in_place(&disk, &report, &CutPlan::at_end(&report), 78);
+    let files: BTreeMap<String, Vec<u8>> = files_of(&disk).into_iter().collect();
+    assert!(!files.contains_key("MANIFEST"));
+    assert_eq!(files["MANIFEST.quarantine-78"], b"what it was");
+}

@@ -27,7 +27,7 @@ use crate::storage::{
 };
 
 /// The name of the file.
-pub(super) const MANIFEST: &str = "MANIFEST";
+pub(in crate::storage) const MANIFEST: &str = "MANIFEST";
 pub(super) const MANIFEST_NEW: &str = "MANIFEST-new";
 const MAGIC: [u8; 4] = *b"PrkM";
 const FORMAT: u8 = 1;

@@ -24,3 +24,4 @@ mod manifest;
 pub(in crate::storage) use job::Capture;
 pub use job::{CheckpointDone, CheckpointJob, CheckpointResult, Finished as CheckpointFinished};
 pub(in crate::storage) use load::{Loaded, Opened, find};
+pub(in crate::storage) use manifest::MANIFEST;

@@ -14,6 +14,7 @@ use std::{
 use super::report::{LogReport, SegmentReport, SegmentState};
 use crate::storage::{
     StorageError,
+    checkpoint::MANIFEST,
     disk::{Access, Disk},
 };
 
@@ -84,6 +85,14 @@ pub fn cut_in_place(
     now_ms: i64,
 ) -> Result<Vec<PathBuf>, StorageError> {
     let mut aside = Vec::new();
+    // It may say more than the log will have; without it the whole log is read.
+    let manifest = dir.join(MANIFEST);
+    if disk.exists(&manifest).map_err(StorageError::io("look for", &manifest))? {
+        let name = quarantine_name(&manifest, now_ms);
+        disk.rename(&manifest, &name).map_err(StorageError::io("set aside", &manifest))?;
+        sync_dir(disk, dir)?;
+        aside.push(name);
+    }
     let kept = report.segments.iter().find(|segment| {
         plan.keep.is_some_and(|(number, _)| number == segment.number)
             && segment.state != SegmentState::Quarantined

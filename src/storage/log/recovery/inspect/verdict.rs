@@ -21,11 +21,12 @@ use super::{
     walk::{Break, PAGE_END, Visit, Walk},
 };
 use crate::storage::{
-    StorageError,
+    Shard, ShardOptions, StorageError,
     bug::bug,
     clock::SeededRng,
     disk::Disk,
-    log::{header::Seed, options::LogOptions, writer::Log},
+    kv::window::PRODUCER_BYTES_MAX,
+    log::{header::Seed, options::LogOptions},
 };
 
 /// Reads the log in `dir` and tells what is there. `disk` should be one that refuses to be changed.
@@ -53,7 +54,7 @@ pub fn inspect(
     Ok(report)
 }
 
-/// As [`inspect`], and asks what opening the log would say.
+/// As [`inspect`], and asks what a start would say, manifest and checkpoint included.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -64,23 +65,33 @@ pub fn verify(
     depth: Depth,
 ) -> Result<LogReport, StorageError> {
     let mut report = inspect(disk.as_ref(), dir, owner, depth, &mut |_| ControlFlow::Continue(()))?;
-    if report.damage.is_none() {
-        // No number is drawn but for a log that is begun, which is then forgotten.
-        let mut rng = SeededRng::new(0);
-        match Log::judge(Arc::clone(disk), dir, options(owner), &mut rng, 0) {
-            Ok(_) => {}
-            Err(StorageError::Corrupt { path, position, expected, found }) => {
-                report.damage = Some(Damage {
-                    problem: Problem::NoEntry,
-                    path: path.clone(),
-                    position,
-                    index: None,
-                    error: StorageError::Corrupt { path, position, expected, found },
-                    following: Following::default(),
-                });
-            }
-            Err(other) => return Err(other),
+    if report.damage.is_some() {
+        return Ok(report);
+    }
+    // No number is drawn but for a log that is begun, which is then forgotten.
+    let mut rng = SeededRng::new(0);
+    let options = ShardOptions {
+        shard: owner.shard,
+        cluster_id: owner.cluster_id,
+        segment_bytes_first: 0,
+        segment_bytes_max: 0,
+        tail_cache_bytes: 0,
+        producer_bytes_max: PRODUCER_BYTES_MAX,
+        checkpoint_bytes: u64::MAX,
+    };
+    match Shard::judge(Arc::clone(disk), dir, &options, &mut rng, 0) {
+        Ok(_) => {}
+        Err(StorageError::Corrupt { path, position, expected, found }) => {
+            report.damage = Some(Damage {
+                problem: Problem::NoEntry,
+                path: path.clone(),
+                position,
+                index: None,
+                error: StorageError::Corrupt { path, position, expected, found },
+                following: Following::default(),
+            });
         }
+        Err(other) => return Err(other),
     }
     Ok(report)
 }
