@@ -46,7 +46,8 @@ pub fn inspect(
     let chain = Chained::of(&survey, dir)?;
     let mut walk = Walk::new(&survey, depth);
     walk.read_chain(&chain.numbers, visit)?;
-    let behind = walk.look_behind(&chain.numbers)?;
+    // Who stopped does not ask what stands behind.
+    let behind = if walk.is_stopped { Vec::new() } else { walk.look_behind(&chain.numbers)? };
     let damage = walk.judge(chain.error)?;
     let mut report = walk.finish(&chain.numbers, damage, behind);
     report.segments.extend(quarantined(disk, dir)?);
