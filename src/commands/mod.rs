@@ -9,8 +9,8 @@
 //! one exit code, both from one table; stored bytes are never changed without a sign; nothing waits
 //! for a terminal without a person knowing it.
 //!
-//! It does not know how anything is stored: except `serve`, which starts a node, commands know only
-//! the client.
+//! It does not know how anything is stored: except `serve`, which starts a node, and `wal` and
+//! `doctor`, which look at the directory of one, commands know only the client.
 
 pub mod complete;
 pub mod config;
@@ -37,6 +37,7 @@ pub mod consume;
 pub mod consumer;
 pub mod delete;
 pub mod demo;
+pub mod doctor;
 pub mod get;
 pub mod health;
 pub mod help;
@@ -50,6 +51,7 @@ pub mod scan;
 pub mod serve;
 pub mod status;
 pub mod version;
+pub mod wal;
 mod watch;
 
 pub use run::run;

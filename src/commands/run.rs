@@ -6,7 +6,8 @@ use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{
-    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, exit,
+    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, doctor,
+    exit,
     failure::{Failure, Outcome, Result, Stop},
     get, health, help, logging, man, metrics,
     output::Format,
@@ -15,7 +16,7 @@ use crate::commands::{
     status,
     talk::{self, Talk},
     tree::{Cli, ClientCommand, Command, Global, cli},
-    usage, version,
+    usage, version, wal,
 };
 
 /// Runs the program and returns its exit code.
@@ -82,6 +83,8 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Status(args) => block_on(session, async |session| status::run(session, args).await),
         C::Health(args) => block_on(session, async |session| health::run(session, args).await),
         C::Metrics(args) => block_on(session, async |session| metrics::run(session, args).await),
+        C::Wal(args) => wal::run(session, args),
+        C::Doctor(args) => doctor::run(session, &args),
         C::Bench(args) => bench::run(session, args),
         C::Version(args) => block_on(session, async |session| version::run(session, args).await),
         C::Completions(args) => completions::run(session, &args),

@@ -9,10 +9,10 @@ use clap::{
 };
 
 use crate::commands::{
-    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, get,
-    health, help, man, metrics,
+    backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, doctor,
+    get, health, help, man, metrics,
     output::{Format, TimeStyle},
-    produce, put, scan, serve, status, values, version,
+    produce, put, scan, serve, status, values, version, wal,
 };
 
 /// Returns the command line of the program.
@@ -101,14 +101,16 @@ pub struct Global {
     pub config: Option<PathBuf>,
     /// Output format
     ///
-    /// Unless given: table on a terminal, plain elsewhere
+    /// One of table, plain, json, ndjson, csv, raw, prometheus; unless given: table on a terminal, plain
+    /// elsewhere
     #[arg(
         short,
         long,
         value_name = "FMT",
         global = true,
         env = "PRKDB_OUTPUT",
-        hide_env_values = true
+        hide_env_values = true,
+        hide_possible_values = true
     )]
     pub output: Option<Format>,
     /// Write integers of JSON as strings, for programs that round those above 2^53
@@ -237,6 +239,10 @@ pub enum ClientCommand {
     Health(health::Args),
     /// Print the metrics of a node
     Metrics(metrics::Args),
+    /// Look at the logs of a stopped node, and mend them
+    Wal(wal::Args),
+    /// Check what a node needs of this machine and directory
+    Doctor(doctor::Args),
     /// Measure this machine and a node
     Bench(bench::Args),
     /// Print the version

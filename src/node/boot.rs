@@ -26,7 +26,7 @@ use super::{
     raft::{Group, GroupOptions},
 };
 use crate::storage::{
-    CHECKPOINT_BYTES, JudgedShard, Shard, ShardOptions, StorageError,
+    JudgedShard, Shard, ShardOptions, StorageError,
     clock::{Clock, OsRng},
     dir::{BALLAST, DataDir, DirError, Kind, Wanted},
     disk::{Disk, Privacy, RealDisk},
@@ -191,7 +191,7 @@ pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) 
         segment_bytes_max: largest,
         tail_cache_bytes: TAIL_CACHE_BYTES,
         producer_bytes_max: PRODUCER_BYTES_MAX,
-        checkpoint_bytes: CHECKPOINT_BYTES,
+        checkpoint_bytes: config.checkpoint_bytes,
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 use prkdb_types::{Partitioner, limits};
 
 use super::NodeError;
-use crate::storage::log::options::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX};
+use crate::storage::{
+    CHECKPOINT_BYTES,
+    log::options::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX},
+};
 
 /// Where HTTP listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Config {
     pub partitioner: Partitioner,
     /// Size of the largest segment of a log. Default 256 MiB.
     pub segment_bytes: u64,
+    /// The least growth of a log from one checkpoint to the next. Default 256 MiB.
+    pub checkpoint_bytes: u64,
     /// Interval of heartbeats. Default 100 ms.
     pub heartbeat: Duration,
     /// Shortest and longest time without a leader before an election. Default 500 ms to 800 ms.
@@ -69,6 +74,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const MIB: usize = 1 << 20;
 /// Bounds of the largest segment: an entry's position in it has 32 bits.
 const SEGMENT_BYTES_BOUNDS: (u64, u64) = (64 << 10, 1 << 30);
+/// Less log than this is read faster than a checkpoint is written.
+const CHECKPOINT_BYTES_MIN: u64 = 64 << 10;
 const SHARDS_MAX: u32 = 64;
 
 impl Config {
@@ -87,6 +94,7 @@ impl Config {
             partitions: 3,
             partitioner: Partitioner::Ring,
             segment_bytes: SEGMENT_BYTES_MAX,
+            checkpoint_bytes: CHECKPOINT_BYTES,
             heartbeat: Duration::from_millis(100),
             election_timeout: (Duration::from_millis(500), Duration::from_millis(800)),
             allow_insecure: false,
@@ -123,6 +131,7 @@ impl Config {
         bound("shards", self.shards.into(), 1, SHARDS_MAX.into());
         bound("partitions", self.partitions.into(), 1, limits::MAX_PARTITIONS.into());
         bound("segment-bytes", self.segment_bytes, SEGMENT_BYTES_BOUNDS.0, SEGMENT_BYTES_BOUNDS.1);
+        bound("checkpoint-bytes", self.checkpoint_bytes, CHECKPOINT_BYTES_MIN, u64::MAX);
         bound("max-key", self.max_key as u64, 1, limits::MAX_KEY_CEILING as u64);
         bound("max-value", self.max_value as u64, 1, limits::MAX_VALUE_CEILING as u64);
         bound("max-message", self.max_message as u64, (self.max_value + MIB) as u64, 64 << 20);

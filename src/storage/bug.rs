@@ -28,6 +28,8 @@ pub enum Bug {
     CheckpointWithoutWindows,
     /// What a checkpoint spared from reading is not checked when it is read first.
     HistoryNotChecked,
+    /// Looking at a log does not look behind its end for what tells that more was synced.
+    BehindNotRead,
 }
 
 #[cfg(debug_assertions)]

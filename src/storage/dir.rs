@@ -12,6 +12,7 @@
 
 mod identity;
 mod lock;
+mod offline;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use self::identity::IDENTITY_TEMP;
 pub use self::{
     identity::{ClusterId, FORMAT, IDENTITY, Identity, Kind},
     lock::{Holder, LOCK},
+    offline::{OfflineDir, Use},
 };
 use super::{
     clock::{Clock, Rng},

@@ -33,12 +33,12 @@ fn start(home: &Home, dir: &str) -> Said {
     ]))
 }
 
-fn check(home: &Home, dir: &str) -> Said {
+pub(crate) fn check(home: &Home, dir: &str) -> Said {
     crate::support::said(&mut home.command(["serve", "--check", "--data-dir", dir]))
 }
 
 /// Everything in a directory: names, modes, contents. The lock names who had it last.
-fn content(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+pub(crate) fn content(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut all = BTreeMap::new();
     let mut left = vec![dir.to_path_buf()];
     while let Some(path) = left.pop() {
@@ -68,7 +68,7 @@ fn refused(home: &Home, kept: &str, code: i32, part: &str) {
 }
 
 /// Nothing was added, removed or changed; names what was.
-fn unchanged(before: &BTreeMap<PathBuf, (u32, Vec<u8>)>, dir: &Path) {
+pub(crate) fn unchanged(before: &BTreeMap<PathBuf, (u32, Vec<u8>)>, dir: &Path) {
     let after = content(dir);
     let all = before.keys().chain(after.keys());
     let changed: Vec<_> = all.filter(|path| before.get(*path) != after.get(*path)).collect();
@@ -76,7 +76,7 @@ fn unchanged(before: &BTreeMap<PathBuf, (u32, Vec<u8>)>, dir: &Path) {
 }
 
 /// A home with a directory `d` that was written to in three lives.
-fn used() -> Home {
+pub(crate) fn used() -> Home {
     let node = Node::start();
     assert_eq!(node.run("put a 1").code, 0);
     let node = node.restart("-TERM", Some(0));
@@ -87,7 +87,7 @@ fn used() -> Home {
 }
 
 /// The segments of the data shard, oldest first.
-fn segments(home: &Home) -> Vec<PathBuf> {
+pub(crate) fn segments(home: &Home) -> Vec<PathBuf> {
     let dir = home.dir.path().join("d/shard-0000000001");
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut logs: Vec<_> =

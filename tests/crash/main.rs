@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod golden;
 mod holes;
+mod inspecting;
 mod lives;
 mod load;
 mod model;

@@ -111,6 +111,8 @@ impl Server {
         };
         command
             .args(["serve", "--http", "none", "--data-dir", "d", "--segment-bytes", "1MiB"])
+            // So that kills come inside of checkpoints, and starts begin with one.
+            .args(["--checkpoint-bytes", "64KiB"])
             .args(["--log-format", "json", "--listen", &self.address.to_string()])
             .env_clear()
             .env("HOME", self.home.path())

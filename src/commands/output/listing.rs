@@ -46,8 +46,22 @@ impl Output {
     ///
     /// # Errors
     /// An unknown column is exit 2; else as [`Output::bytes`].
-    pub fn list(&mut self, listing: Listing, mut rows: Vec<Row>, talk: &Talk) -> Result {
-        let mut stream = self.begin(listing)?;
+    pub fn list(&mut self, listing: Listing, rows: Vec<Row>, talk: &Talk) -> Result {
+        self.list_first(listing, listing.columns.len(), rows, talk)
+    }
+
+    /// Writes a whole list, of which only the first columns are shown unless others are asked for.
+    ///
+    /// # Errors
+    /// As [`Output::list`].
+    pub fn list_first(
+        &mut self,
+        listing: Listing,
+        count: usize,
+        mut rows: Vec<Row>,
+        talk: &Talk,
+    ) -> Result {
+        let mut stream = self.begin_first(listing, count)?;
         if let Some((name, is_downwards)) = self.options.sort.clone() {
             let index = position(&listing, &name)?;
             rows.sort_by(|a, b| {

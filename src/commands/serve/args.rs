@@ -56,6 +56,9 @@ pub struct Args {
     /// Size that the segments of a log grow to [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub segment_bytes: Option<u64>,
+    /// Growth of a log from one checkpoint to the next, at least [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub checkpoint_bytes: Option<u64>,
     /// Silence after which a replica asks for votes [default: 500ms..800ms]
     #[arg(long, value_name = "MIN..MAX", value_parser = range)]
     pub election_timeout: Option<(Duration, Duration)>,
@@ -197,6 +200,7 @@ impl Args {
             partitions: self.partitions.or(other.partitions),
             partitioner: self.partitioner.or(other.partitioner),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            checkpoint_bytes: self.checkpoint_bytes.or(other.checkpoint_bytes),
             election_timeout: self.election_timeout.or(other.election_timeout),
             heartbeat: self.heartbeat.or(other.heartbeat),
             allow_insecure: self.allow_insecure || other.allow_insecure,

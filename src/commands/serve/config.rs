@@ -40,6 +40,7 @@ pub(super) fn config(args: &Args) -> Result<Config> {
     set(&mut config.shards, args.shards);
     set(&mut config.partitions, args.partitions);
     set(&mut config.segment_bytes, args.segment_bytes);
+    set(&mut config.checkpoint_bytes, args.checkpoint_bytes);
     set(&mut config.heartbeat, args.heartbeat);
     set(&mut config.election_timeout, args.election_timeout);
     set(&mut config.shutdown_timeout, args.shutdown_timeout);

@@ -10,4 +10,5 @@ mod start;
 mod supervisor;
 
 pub use args::{Args, LogFormat};
+pub(super) use start::{check_file, named_config_file};
 pub use start::{config_file, run};

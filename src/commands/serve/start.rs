@@ -30,7 +30,21 @@ pub fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
     if matches.value_source("config") == Some(ValueSource::CommandLine) {
         return matches.get_one::<PathBuf>("config").cloned();
     }
+    named_config_file()
+}
+
+/// Returns the server's file that the environment names.
+pub(in crate::commands) fn named_config_file() -> Option<PathBuf> {
     std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Reads a server's file as a start would, and starts nothing.
+///
+/// # Errors
+/// 13 where it cannot be read, 2 where it is wrong.
+pub(in crate::commands) fn check_file(path: &Path) -> Result {
+    let args = Args::default().with_file(path)?;
+    config::config(&args).map(drop)
 }
 
 /// Runs a node until a signal ends it.

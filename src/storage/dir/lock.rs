@@ -121,6 +121,25 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Arc<dyn DiskFile>, Dir
     Ok(file)
 }
 
+/// Keeps every process from locking the directory as long as the file returned lives; others may do
+/// the same. Writes nothing. `None` where there is no lock to be taken.
+pub(super) fn share(disk: &dyn Disk, dir: &Path) -> Result<Option<Arc<dyn DiskFile>>, DirError> {
+    let path = dir.join(LOCK);
+    let failed = |source| io_error("lock", &path, source);
+    let file = match disk.open(&path, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    match file.map_source().map(fs::File::try_lock_shared) {
+        Some(Err(TryLockError::WouldBlock)) => {
+            let holder = read_holder(&*file).map_err(failed)?;
+            Err(DirError::Locked { path: dir.into(), holder })
+        }
+        Some(Err(TryLockError::Error(source))) => Err(failed(source)),
+        Some(Ok(())) | None => Ok(Some(file)),
+    }
+}
+
 /// Returns who has the directory locked, without locking it; `None` where nobody has.
 pub(super) fn holder(disk: &dyn Disk, dir: &Path) -> Result<Option<Holder>, DirError> {
     let path = dir.join(LOCK);

@@ -10,6 +10,7 @@
 //!   sync nobody knows what is durable. Nothing here repeats a failed write or sync.
 //! - A handle stays valid when its file is renamed or removed.
 
+mod read_only;
 mod real;
 #[doc(hidden)]
 pub mod sim;
@@ -23,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+pub use read_only::ReadOnlyDisk;
 pub use real::{RealDisk, is_disk_full, is_out_of_files};
 
 /// What a handle to an existing file may be used for.

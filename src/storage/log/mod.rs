@@ -35,7 +35,7 @@ pub(super) use mmap::map_sealed;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
 pub(super) use recovery::Evidence;
-pub use recovery::{JudgedLog, Recovery};
+pub use recovery::{JudgedLog, Recovery, inspect};
 pub(super) use resume::{Resume, ResumePlan};
 pub use segments::{Segment, Segments};
 pub(super) use walk::positions;

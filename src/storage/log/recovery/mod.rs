@@ -14,6 +14,7 @@
 
 mod behind;
 mod chain;
+pub mod inspect;
 mod scan;
 mod settle;
 mod spared;

@@ -1,0 +1,60 @@
+//! The segments of a log in order, as far as they can be followed.
+
+use std::path::Path;
+
+use super::super::{
+    chain,
+    survey::{Found, Survey},
+};
+use crate::storage::{StorageError, log::segment::parse_file_name};
+
+/// The segments that can be followed from the first on.
+pub(super) struct Chained {
+    /// Oldest first.
+    pub(super) numbers: Vec<u64>,
+    /// What is wrong with the one that would follow.
+    pub(super) error: Option<StorageError>,
+}
+
+impl Chained {
+    /// Follows the newest segment back to the first; where one is missing, what is older.
+    pub(super) fn of(survey: &Survey, dir: &Path) -> Result<Self, StorageError> {
+        let error = match chain::walk(survey, dir) {
+            Ok(numbers) => return Ok(Self { numbers, error: None }),
+            Err(error @ StorageError::Corrupt { .. }) => error,
+            Err(other) => return Err(other),
+        };
+        let mut below = number_of(&error).unwrap_or(0);
+        loop {
+            match back_from(survey, below) {
+                Ok(numbers) => return Ok(Self { numbers, error: Some(error) }),
+                Err(broken) => below = broken,
+            }
+        }
+    }
+}
+
+/// The segment that an error names.
+fn number_of(error: &StorageError) -> Option<u64> {
+    let StorageError::Corrupt { path, .. } = error else { return None };
+    parse_file_name(path.file_name()?.to_str()?).map(|(_, number)| number)
+}
+
+/// Follows the newest segment below a number back to the first; fails with the number that is missing,
+/// which is smaller.
+fn back_from(survey: &Survey, below: u64) -> Result<Vec<u64>, u64> {
+    let older = survey.files.range(..below);
+    let newest = older.rev().find(|(_, found)| found.header().is_some());
+    let mut numbers = Vec::new();
+    let mut next = newest.map_or(0, |(number, _)| *number);
+    while next != 0 {
+        let header = survey.files.get(&next).and_then(Found::header).ok_or(next)?;
+        if header.predecessor >= next {
+            return Err(next);
+        }
+        numbers.push(next);
+        next = header.predecessor;
+    }
+    numbers.reverse();
+    Ok(numbers)
+}
