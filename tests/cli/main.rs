@@ -20,6 +20,7 @@ mod help;
 mod input;
 mod output;
 mod produce;
+mod restarts;
 mod schemas;
 mod serve;
 mod sessions;

@@ -23,7 +23,11 @@ impl Node {
     }
 
     pub(crate) fn start_in(home: Home) -> Self {
-        let mut child = Self::command(home.dir.path(), &[]).spawn().unwrap();
+        Self::start_with(home, &[])
+    }
+
+    pub(crate) fn start_with(home: Home, more: &[&str]) -> Self {
+        let mut child = Self::command(home.dir.path(), more).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let line = line.trim_end();

@@ -1,0 +1,58 @@
+//! What a start reads: the state at the last checkpoint, and the log behind it.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    serve::Node,
+    support::{Home, lines},
+};
+
+const SHARD: &str = "d/shard-0000000001";
+
+fn start(home: Home) -> Node {
+    Node::start_with(home, &["--checkpoint-bytes", "256KiB", "--segment-bytes", "1MiB"])
+}
+
+/// A figure of the data shard.
+fn figure(node: &Node, name: &str) -> u64 {
+    let said = node.run(&format!("metrics --match ^{name}$ -o json"));
+    let document: Value = serde_json::from_str(&said.text()).unwrap();
+    let items = document["items"].as_array().unwrap();
+    let of_shard = items.iter().find(|item| item["labels"] == "shard=\"1\"");
+    of_shard.unwrap_or(&items[0])["value"].as_u64().unwrap()
+}
+
+fn count(node: &Node) -> String {
+    node.run("scan --count").text().trim().to_owned()
+}
+
+#[test]
+fn a_start_reads_what_is_behind_the_last_checkpoint_and_all_without_one() {
+    let node = start(Home::new());
+    let value = "v".repeat(400);
+    let keys = lines(6000, |number| format!("key-{number},{value}"));
+    fs::write(node.home.dir.path().join("k.csv"), keys).unwrap();
+    let said = node.run("batch-put k.csv --key-column 1 --value-column 2 --batch-size 100");
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let written = figure(&node, "prkdb_append_bytes_total");
+    assert!(written > 2_000_000, "{written} bytes of log");
+    let node = start(node.killed());
+    assert!(node.home.dir.path().join(SHARD).join("MANIFEST").exists());
+    let read = figure(&node, "prkdb_recovery_bytes");
+    assert!(read < written / 2, "{read} of {written} bytes");
+    assert_eq!(count(&node), "6000");
+    assert_eq!(node.run("get key-17").text().trim(), value);
+
+    let home = node.killed();
+    let manifest = home.dir.path().join(SHARD).join("MANIFEST");
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&manifest, bytes).unwrap();
+    let node = start(home);
+    let read = figure(&node, "prkdb_recovery_bytes");
+    assert!(read >= written, "{read} of {written} bytes");
+    assert_eq!(count(&node), "6000");
+    assert!(node.log().contains("no checkpoint that can be used"), "{}", node.log());
+}
