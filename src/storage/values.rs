@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use prkdb_types::{BatchError, DecompressLimit, RecordView, Records};
+use prkdb_types::{BatchError, DecompressLimit, Records};
 
 use super::{
     Found, Shard, StorageError,
@@ -24,13 +24,12 @@ pub struct ValueReader {
     kept: VecDeque<Kept>,
 }
 
-/// A batch with the places of its records.
+/// A batch.
 #[derive(Debug)]
 struct Kept {
     segment: Arc<Segment>,
     position: u32,
     records: Records,
-    starts: Vec<u32>,
 }
 
 impl ValueReader {
@@ -52,8 +51,7 @@ impl ValueReader {
         }
         let segment = segment(self.shard.segments(), leaf)?;
         let records = records(&segment, leaf)?;
-        let starts = records.starts().map_err(|error| damaged(&segment, leaf, &error))?;
-        let kept = Kept { segment, position: leaf.position, records, starts };
+        let kept = Kept { segment, position: leaf.position, records };
         let found = kept.read(leaf);
         self.kept.truncate(KEPT_MAX - 1);
         while self.kept.iter().map(Kept::bytes).sum::<usize>() > KEPT_BYTES_MAX {
@@ -66,17 +64,11 @@ impl ValueReader {
 
 impl Kept {
     fn bytes(&self) -> usize {
-        self.records.payload_len() + self.starts.len() * size_of::<u32>()
+        self.records.payload_len()
     }
 
     fn read(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        let start = self
-            .starts
-            .get(usize::from(leaf.ordinal))
-            .ok_or_else(|| corrupt(&self.segment, leaf, "fewer records"))?;
-        let record =
-            self.records.get_at(*start).map_err(|error| damaged(&self.segment, leaf, &error))?;
-        found(&self.segment, leaf, &self.records, &record)
+        found(&self.segment, leaf, &self.records, leaf.start)
     }
 }
 
@@ -86,12 +78,8 @@ impl Kept {
 /// [`StorageError::Io`] and [`StorageError::Corrupt`].
 pub(super) fn read(segments: &Segments, leaf: Leaf) -> Result<Found, StorageError> {
     let segment = segment(segments, leaf)?;
-    let records = records(&segment, leaf)?;
-    let record = records
-        .get(u32::from(leaf.ordinal))
-        .map_err(|error| damaged(&segment, leaf, &error))?
-        .ok_or_else(|| corrupt(&segment, leaf, "fewer records"))?;
-    found(&segment, leaf, &records, &record)
+    let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
+    found(&segment, leaf, &records, start)
 }
 
 fn segment(segments: &Segments, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
@@ -113,8 +101,12 @@ fn found(
     segment: &Segment,
     leaf: Leaf,
     records: &Records,
-    record: &RecordView<'_>,
+    start: u32,
 ) -> Result<Found, StorageError> {
+    let record = records.get_at(start).map_err(|error| damaged(segment, leaf, &error))?;
+    if record.offset != leaf.version {
+        return Err(corrupt(segment, leaf, &format!("that of offset {}", record.offset)));
+    }
     let value = record.value_bytes().ok_or_else(|| corrupt(segment, leaf, "a tombstone"))?;
     // A small value must not pin a large buffer.
     let is_small = value.len() * 2 < records.payload_len();

@@ -64,8 +64,9 @@ impl Proxy {
 
     /// Cuts all connections; those that come are served well.
     pub(crate) fn cut(&self) {
-        self.state.silent.store(false, Ordering::SeqCst);
+        // In this order: whoever sees that there is no silence any more sees the cut too.
         self.state.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.silent.store(false, Ordering::SeqCst);
     }
 }
 
@@ -101,7 +102,7 @@ async fn forward(client: TcpStream, server: TcpStream, state: Arc<State>) {
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         () = requests(from_client, to_server, &state) => {}
-        () = replies(from_server, to_client, &state) => {}
+        () = replies(from_server, to_client, &state, cuts.clone()) => {}
         _ = cuts.changed() => {}
     }
 }
@@ -121,10 +122,16 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State
     }
 }
 
-async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
+async fn replies(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+    cuts: watch::Receiver<u64>,
+) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        if state.silent.load(Ordering::SeqCst) {
+        // A reply may come between the end of the silence and the end of its connection.
+        if state.silent.load(Ordering::SeqCst) || cuts.has_changed().unwrap_or(true) {
             continue;
         }
         if to.write_all(bytes.get(..read).unwrap()).await.is_err() {

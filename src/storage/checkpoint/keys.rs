@@ -27,8 +27,7 @@ pub(super) fn save(
         content.put_bytes(key.get(common..).unwrap_or_default());
         content.put_number(leaf.segment.into());
         content.put_number(leaf.position.into());
-        content.put_number(leaf.ordinal.into());
-        content.put_number(leaf.flags.into());
+        content.put_number(leaf.start.into());
         content.put_number(leaf.partition.into());
         content.put_number(leaf.version);
         std::mem::swap(&mut key, &mut before);
@@ -60,8 +59,7 @@ impl Gathered {
             let leaf = Leaf {
                 segment: from.narrow()?,
                 position: from.narrow()?,
-                ordinal: from.narrow()?,
-                flags: from.narrow()?,
+                start: from.narrow()?,
                 partition: from.narrow()?,
                 version: from.number()?,
             };
@@ -89,15 +87,15 @@ mod tests {
         fn a_tree_comes_back_from_its_sections(
             keys in prop::collection::btree_map(
                 prop::collection::vec(any::<u8>(), 0..40),
-                any::<(u32, u32, u16, u16, u32, u64)>(),
+                any::<(u32, u32, u32, u32, u64)>(),
                 0..300,
             ),
         ) {
             let mut tree = Tree::new();
-            for (key, (segment, position, ordinal, flags, partition, version)) in &keys {
-                let (segment, position, ordinal) = (*segment, *position, *ordinal);
-                let (flags, partition, version) = (*flags, *partition, *version);
-                tree.insert(key, Leaf { segment, position, ordinal, flags, partition, version });
+            for (key, (segment, position, start, partition, version)) in &keys {
+                let (segment, position, start) = (*segment, *position, *start);
+                let (partition, version) = (*partition, *version);
+                tree.insert(key, Leaf { segment, position, start, partition, version });
             }
             let mut gathered = Gathered::default();
             save(7, &tree.root(), |section| {

@@ -344,7 +344,10 @@ impl Index {
         let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
         self.is_changed = true;
         let mut replaced = None;
-        for (ordinal, record) in records.iter().enumerate() {
+        let mut records = records.iter();
+        loop {
+            let start = records.position();
+            let Some(record) = records.next() else { break };
             let record = record.map_err(|error| error.to_string())?;
             // A record without a key is an event: it is read by its offset alone.
             let Some(key) = record.key else { continue };
@@ -354,10 +357,9 @@ impl Index {
                     let leaf = Leaf {
                         segment: place.segment,
                         position: place.position,
-                        ordinal: u16::try_from(ordinal).map_err(|_| "too many records")?,
-                        flags: 0,
+                        start,
                         partition: frame.partition,
-                        version: frame.base_offset + ordinal as u64,
+                        version: record.offset,
                     };
                     self.tree.insert(key, leaf)
                 }

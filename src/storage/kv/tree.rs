@@ -34,10 +34,8 @@ pub struct Leaf {
     pub segment: u32,
     /// The byte in the segment at which its batch begins.
     pub position: u32,
-    /// Its place in the batch, from 0.
-    pub ordinal: u16,
-    /// Bits that belong to the owner of the tree.
-    pub flags: u16,
+    /// Where it begins among the batch's records, decompressed.
+    pub start: u32,
     /// Its partition, as in frames.
     pub partition: u32,
     /// Its offset in the partition.
@@ -51,7 +49,7 @@ const _: () = assert!(size_of::<Leaf>() == 24);
 /// ```
 /// use prkdb::storage::kv::tree::{Leaf, Tree};
 ///
-/// let leaf = |version| Leaf { segment: 1, position: 0, ordinal: 0, flags: 0, partition: 0, version };
+/// let leaf = |version| Leaf { segment: 1, position: 0, start: 0, partition: 0, version };
 /// let mut tree = Tree::new();
 /// tree.insert(b"key", leaf(1));
 /// let before = tree.root();

@@ -15,7 +15,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use prkdb_types::batch::{Batch, HEAD_LEN};
+use prkdb_types::{
+    Compression, DecompressLimit, Records,
+    batch::{Batch, BatchHeader, HEAD_LEN, HEADER_LEN},
+};
 
 use super::{
     body::{BodyFault, Check, decode_body},
@@ -56,6 +59,8 @@ enum Trust {
 /// Size of a cell, and of a small batch.
 const CELL_BYTES: u64 = 4096;
 
+/// A decompressed batch has at most this many bytes: the largest message there can be.
+const DECOMPRESS_LIMIT: DecompressLimit = DecompressLimit::new(64 << 20);
 /// Read this much at once where the length is not known: a single put fits.
 const FIRST_READ_BYTES: usize = 512;
 
@@ -163,6 +168,48 @@ impl Segment {
         let item = decode_body(&header, &body, &self.seed, check)
             .map_err(|fault| self.body_fault(position, fault))?;
         Ok((header, item))
+    }
+
+    /// Reads the records of the batch at `position`, as far as it takes to have the one that begins at
+    /// `start` among them; returns them and where it begins in what was read.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub fn read_record(&self, position: u64, start: u32) -> Result<(Records, u32), StorageError> {
+        if let Some(record) = self.read_part(position, start)? {
+            return Ok((record, 0));
+        }
+        let records = self.read_batch(position)?.records(DECOMPRESS_LIMIT);
+        let wrong = |error: prkdb_types::BatchError| {
+            self.corrupt(position, "a batch that can be read", &error.to_string())
+        };
+        Ok((records.map_err(wrong)?, start))
+    }
+
+    /// Reads one record of a large batch that is not compressed and was checked; `None` for any other.
+    fn read_part(&self, position: u64, start: u32) -> Result<Option<Records>, StorageError> {
+        if matches!(self.trust, Trust::ByBatch(_)) {
+            return Ok(None);
+        }
+        let head = self.read(position, HEADER_LEN)?;
+        let Some(header) = BatchHeader::peek(&head) else { return Ok(None) };
+        // The length field of a batch counts what stands behind it.
+        let batch_len = usize::try_from(header.length).unwrap_or_default().saturating_add(12);
+        let is_plain = matches!(header.compression(), Ok(Compression::None));
+        if !is_plain || batch_len <= FIRST_READ_BYTES {
+            return Ok(None);
+        }
+        let at = HEADER_LEN.saturating_add(usize::try_from(start).unwrap_or(usize::MAX));
+        let left = batch_len.saturating_sub(at);
+        let place = position + at as u64;
+        let first = self.read(place, FIRST_READ_BYTES.min(left))?;
+        let bytes = match Records::first_len(&first) {
+            Some(len) if len <= first.len() => first.slice(..len),
+            Some(len) if len <= left => self.read(place, len)?,
+            // Whoever reads the batch whole says what is wrong with it.
+            _ => return Ok(None),
+        };
+        Ok(Some(Records::part_of(&header, bytes)))
     }
 
     /// Reads the batch that starts at `position`.

@@ -260,6 +260,12 @@ fn stated_len(bytes: &[u8]) -> Result<usize, BatchError> {
 }
 
 impl BatchHeader {
+    /// Reads the header that `bytes` begin with and checks nothing of it; `None` where they are too few.
+    pub fn peek(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<HEAD_LEN>()?;
+        Self::decode(head, tail)
+    }
+
     fn decode(head: &[u8; HEAD_LEN], tail: &[u8]) -> Option<Self> {
         let mut head = head.as_slice();
         let mut tail = tail.get(..FIELDS_LEN)?;

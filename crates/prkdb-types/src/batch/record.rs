@@ -58,6 +58,19 @@ impl Records {
         }
     }
 
+    /// Returns the records of a batch that is not compressed, of which only a part is at hand: what `bytes`
+    /// begins with is read by [`Records::get_at`] 0.
+    pub fn part_of(header: &BatchHeader, bytes: Bytes) -> Self {
+        Self::new(header, bytes)
+    }
+
+    /// Returns how many bytes the record has that `bytes` begins with; `None` where its length is cut off.
+    pub fn first_len(bytes: &[u8]) -> Option<usize> {
+        let mut rest = Cursor(bytes);
+        let length = rest.length().ok()?;
+        (bytes.len() - rest.0.len()).checked_add(length)
+    }
+
     /// Returns how many bytes the buffer has that a record's slice keeps alive.
     pub fn payload_len(&self) -> usize {
         self.payload.len()
@@ -94,26 +107,7 @@ impl Records {
             .map_err(|problem| BatchError::Record { index: ordinal, problem })
     }
 
-    /// Returns where each record begins in the buffer, for [`Records::get_at`]: one walk instead of one
-    /// for each record that is asked for.
-    ///
-    /// # Errors
-    /// [`BatchError::Record`] for a record that could not be walked over.
-    pub fn starts(&self) -> Result<Vec<u32>, BatchError> {
-        let mut starts = Vec::new();
-        let mut rest = Cursor(&self.payload);
-        for index in 0..self.count {
-            let start = self.payload.len() - rest.0.len();
-            // A batch, decompressed or not, has less than 2^32 bytes.
-            starts.push(u32::try_from(start).unwrap_or(u32::MAX));
-            rest.length()
-                .and_then(|length| rest.take(length))
-                .map_err(|problem| BatchError::Record { index, problem })?;
-        }
-        Ok(starts)
-    }
-
-    /// Returns the record that begins at one of [`Records::starts`].
+    /// Returns the record that begins at a place that [`RecordIter::position`] gave.
     ///
     /// # Errors
     /// [`BatchError::Record`] if there is none.
@@ -187,6 +181,14 @@ impl<'a> Iterator for RecordIter<'a> {
 }
 
 impl std::iter::FusedIterator for RecordIter<'_> {}
+
+impl RecordIter<'_> {
+    /// Returns where the next record begins in the buffer, for [`Records::get_at`].
+    pub fn position(&self) -> u32 {
+        // A batch, decompressed or not, has less than 2^32 bytes.
+        u32::try_from(self.walk.position).unwrap_or(u32::MAX)
+    }
+}
 
 /// A place between two records, and what must hold of those that follow.
 #[derive(Clone, Copy, Debug, Default)]

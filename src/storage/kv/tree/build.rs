@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn leaf(version: u64) -> Leaf {
-        Leaf { segment: 1, position: 2, ordinal: 3, flags: 0, partition: 4, version }
+        Leaf { segment: 1, position: 2, start: 3, partition: 4, version }
     }
 
     fn built<'a>(keys: impl Iterator<Item = &'a Vec<u8>>) -> Tree {

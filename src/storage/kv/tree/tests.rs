@@ -12,7 +12,7 @@ use super::*;
 type Model = BTreeMap<Vec<u8>, Leaf>;
 
 fn leaf(version: u64) -> Leaf {
-    Leaf { segment: 3, position: 7, ordinal: 1, flags: 0, partition: 2, version }
+    Leaf { segment: 3, position: 7, start: 1, partition: 2, version }
 }
 
 /// A small generator, so that a failure repeats: splitmix64.
