@@ -406,3 +406,60 @@ fn a_cut_sets_the_manifest_aside_and_a_copy_has_none() {
     assert!(!files.contains_key("MANIFEST"));
     assert_eq!(files["MANIFEST.quarantine-78"], b"what it was");
 }
+
+/// Changes the header of the last write in the newest segment that has one, and makes every checksum
+/// right again.
+fn with_changed_entry(change: impl Fn(&mut [u8])) -> SimDisk {
+    let (disk, files) = stopped();
+    let at =
+        |file: &[u8], place: usize| u64::from_le_bytes(file[place..place + 8].try_into().unwrap());
+    let (name, mut file) = files
+        .into_iter()
+        .rfind(|(_, file)| entries_of(file).iter().any(|position| file[*position + 5] == 2))
+        .unwrap();
+    let positions = entries_of(&file);
+    let position = *positions.iter().rfind(|position| file[**position + 5] == 2).unwrap();
+    assert!(at(&file, position + 24) > 1, "a term below it is one");
+    change(&mut file[position..position + 72]);
+    let mut before: Option<[u8; 4]> = None;
+    for position in positions.into_iter().filter(|other| *other >= position) {
+        if let Some(before) = before {
+            file[position + 56..position + 60].copy_from_slice(&before);
+        }
+        reseal_entry(&name, &mut file, position);
+        before = Some(file[position + 68..position + 72].try_into().unwrap());
+    }
+    let path = Path::new(DIR).join(name);
+    let written = disk.open(&path, Access::ReadWrite).unwrap();
+    written.write_at(0, &[std::io::IoSlice::new(&file)]).unwrap();
+    written.sync_all().unwrap();
+    disk
+}
+
+fn entries_of(file: &[u8]) -> Vec<usize> {
+    let mut positions = Vec::new();
+    let mut position = 4096;
+    while file.get(position..position + 4) == Some(b"PrkE") {
+        positions.push(position);
+        let body = u32::from_le_bytes(file[position + 8..position + 12].try_into().unwrap());
+        position += (72 + usize::try_from(body).unwrap()).next_multiple_of(8);
+    }
+    positions
+}
+
+#[test]
+fn a_log_whose_terms_go_down_is_refused_by_looking_and_by_opening() {
+    let disk = with_changed_entry(|header| header[24..32].copy_from_slice(&1_u64.to_le_bytes()));
+    assert_eq!(agree(look(&disk), opened(&disk)), Ok(true));
+    assert_eq!(damage_of(&disk).problem, Problem::Order);
+}
+
+#[test]
+fn numbers_that_leave_no_room_for_another_are_refused() {
+    for place in [16, 24, 32, 48] {
+        let disk = with_changed_entry(|header| {
+            header[place..place + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        });
+        assert_eq!(agree(look(&disk), opened(&disk)), Ok(true), "the number at {place}");
+    }
+}

@@ -23,7 +23,12 @@ use super::codec::{Malformed, Put as _, Take};
 use crate::storage::{
     StorageError,
     disk::{Access, Disk},
-    log::{Chain, Past, Resume, Stretch, entry::Vote, header::array_at, segment::HardState},
+    log::{
+        Chain, Past, Resume, Stretch,
+        entry::Vote,
+        header::{NUMBERS_END, array_at},
+        segment::HardState,
+    },
 };
 
 /// The name of the file.
@@ -197,6 +202,19 @@ impl Resume {
             })
             && self.lsn > 0
             && self.start < self.position
+            && u32::try_from(self.position).is_ok()
+            && self.leaves_room()
+    }
+}
+
+impl Resume {
+    /// Returns whether behind each number there is another one.
+    fn leaves_room(&self) -> bool {
+        let HardState { vote, purged, .. } = self.hard_state;
+        let ids = [Some(self.applied), purged].into_iter().flatten();
+        let numbers = ids.flat_map(|id| [id.term, id.index]);
+        let numbers = numbers.chain([self.lsn]).chain(vote.map(|vote| vote.term));
+        numbers.chain(self.past.terms.iter().map(|(_, term)| *term)).all(|it| it < NUMBERS_END)
     }
 }
 

@@ -65,20 +65,23 @@ impl Catalog {
 
     /// Returns the first id that was never given out.
     pub fn next_collection(&self) -> u32 {
-        self.collections.last_key_value().map_or(1, |(id, _)| id + 1)
+        self.collections.last_key_value().map_or(1, |(id, _)| id.saturating_add(1))
     }
 
     /// Returns the first partition number that was never given out.
     pub fn next_partition(&self) -> u32 {
         let given = self.collections.values().flat_map(|entry| &entry.partitions);
-        given.map(|place| place.partition + 1).max().unwrap_or(CONTROL_PARTITION + 1)
+        given.map(|place| place.partition.saturating_add(1)).max().unwrap_or(CONTROL_PARTITION + 1)
     }
 
     /// Applies one command; returns what changed in what this shard hosts.
     ///
     /// # Errors
     /// [`CommandError`] if the command cannot be understood: a newer version wrote it.
-    pub(super) fn apply(&mut self, command: &ShardCommand) -> Result<Hosting, CommandError> {
+    pub(in crate::storage) fn apply(
+        &mut self,
+        command: &ShardCommand,
+    ) -> Result<Hosting, CommandError> {
         let Some(change) = &command.change else { return Ok(Hosting::Unchanged) };
         let subject = match change {
             ShardChange::CollectionPut(_) => Subject::Collection(command.id),
@@ -101,12 +104,16 @@ impl Catalog {
                     is_dropped: put.dropped,
                 };
                 let folded = entry.name.folded();
-                if put.dropped {
-                    self.by_name.remove(&folded);
-                } else {
+                // A name leads to a row that has it, whatever the rows were before.
+                if let Some(before) = self.collections.insert(put.collection, entry) {
+                    let before = before.name.folded();
+                    if self.by_name.get(&before) == Some(&put.collection) {
+                        self.by_name.remove(&before);
+                    }
+                }
+                if !put.dropped {
                     self.by_name.insert(folded, put.collection);
                 }
-                self.collections.insert(put.collection, entry);
                 Hosting::Unchanged
             }
             ShardChange::PartitionPut(put) => {
@@ -125,8 +132,50 @@ impl Catalog {
 
 /// What a command changed in what the shard hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hosting {
+pub(in crate::storage) enum Hosting {
     Unchanged,
     Added(PartitionPut),
     Removed(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use prkdb_types::command::{CollectionPut, SettingsRecord};
+
+    use super::*;
+
+    fn put(id: u32, version: u64, name: &str, dropped: bool) -> ShardCommand {
+        let put = CollectionPut {
+            collection: id,
+            name: name.to_owned(),
+            settings: Some(SettingsRecord::from(&CollectionSettings::default())),
+            created_ms: 0,
+            partitions: vec![PartitionPlace { partition: u32::MAX, number: 0, shard: 1 }],
+            dropped,
+        };
+        ShardCommand { id: id.into(), version, change: Some(ShardChange::CollectionPut(put)) }
+    }
+
+    fn names(commands: &[ShardCommand]) -> Vec<(u32, String)> {
+        let mut catalog = Catalog::default();
+        for command in commands {
+            catalog.apply(command).unwrap();
+        }
+        catalog.live().map(|row| (row.id, row.name.as_str().to_owned())).collect()
+    }
+
+    #[test]
+    fn a_name_leads_to_a_row_that_has_it() {
+        assert_eq!(names(&[put(7, 1, "a", false), put(7, 2, "b", false)]), [(7, "b".to_owned())]);
+        assert_eq!(names(&[put(7, 1, "a", false), put(7, 2, "b", true)]), []);
+        let taken = [put(7, 1, "a", false), put(8, 1, "a", false), put(7, 2, "a", true)];
+        assert_eq!(names(&taken), [(8, "a".to_owned())]);
+    }
+
+    #[test]
+    fn the_last_numbers_there_are_do_not_overflow() {
+        let mut catalog = Catalog::default();
+        catalog.apply(&put(u32::MAX, 1, "a", false)).unwrap();
+        assert_eq!((catalog.next_collection(), catalog.next_partition()), (u32::MAX, u32::MAX));
+    }
 }

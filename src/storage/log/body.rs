@@ -117,6 +117,9 @@ fn decode_write(
     if found != header.body_crc && !bug!(CrcNotChecked) {
         return Err(BodyFault::Checksum { expected: header.body_crc, found });
     }
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(BodyFault::Shape);
+    }
     let mut out = Vec::with_capacity(frames.len());
     for (number, head) in frames.iter().enumerate() {
         let fault = || BodyFault::Batch { frame: u32::try_from(number).unwrap_or(u32::MAX) };
@@ -164,4 +167,43 @@ fn frame_heads(
         start = end;
     }
     if start == body_len { Ok(frames) } else { Err(BodyFault::Shape) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prkdb_types::ProducerStamp;
+
+    use super::*;
+    use crate::storage::log::{
+        entry::Stamp,
+        header::{ENTRY_HEADER_BYTES, padded},
+    };
+
+    #[test]
+    fn padding_that_is_not_zero_is_no_entry_whatever_its_checksum_says() {
+        let batch = Batch::single(ProducerStamp::NONE, 1, None, Some(b"value"), &[]).unwrap();
+        let frame = Frame { partition: 1, record_count: 1, base_offset: 0, batch };
+        let write =
+            Write { sequencer_term: 1, sequence: 1, append_time_ms: 1, frames: vec![frame] };
+        let id = LogId { term: 1, index: 1 };
+        let payload = Payload::Normal(Arc::new(write));
+        let item = Item::Entry(Entry { id, is_void: false, payload });
+        let seed = Seed::new(7, 1);
+        let stamp = Stamp { lsn: 1, synced_lsn: 0, committed: None, prev_crc: 0 };
+        let mut bytes = item.encode(stamp, &seed).parts.concat();
+        let head = bytes.first_chunk::<ENTRY_HEADER_BYTES>().unwrap();
+        let (header, _) = EntryHeader::decode(head, &seed).unwrap();
+        assert!(padded(header.body_len.into()) > header.body_len.into(), "there is padding");
+        let decode = |header: &EntryHeader, bytes: &[u8]| {
+            let body = Bytes::copy_from_slice(&bytes[ENTRY_HEADER_BYTES..]);
+            decode_body(header, &body, &seed, Check::Full)
+        };
+        assert_eq!(decode(&header, &bytes), Ok(item));
+        *bytes.last_mut().unwrap() = 1;
+        let start = ENTRY_HEADER_BYTES + WRITE_PREFIX_BYTES + FRAME_HEADER_BYTES;
+        let end = ENTRY_HEADER_BYTES + usize::try_from(header.body_len).unwrap();
+        let covered = [&bytes[ENTRY_HEADER_BYTES..start + HEAD_LEN], &bytes[end..]];
+        let header = EntryHeader { body_crc: seed.checksum(&covered), ..header };
+        assert_eq!(decode(&header, &bytes), Err(BodyFault::Shape));
+    }
 }

@@ -11,7 +11,9 @@ use std::{io::IoSlice, sync::Arc};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prkdb_types::batch::Batch;
 
-use super::header::{ENTRY_HEADER_BYTES, EntryHeader, Kind, Lsn, Seed, array_at, padded};
+use super::header::{
+    ENTRY_HEADER_BYTES, EntryHeader, Kind, Lsn, NUMBERS_END, Seed, array_at, padded,
+};
 
 /// Size of the replicated fields in front of the frame headers.
 pub const WRITE_PREFIX_BYTES: usize = 24;
@@ -223,11 +225,13 @@ impl Control {
         let [first, second, third] = words;
         let id = |present: u64| match present {
             0 if second == 0 && third == 0 => Some(None),
-            1 => Some(Some(LogId { term: second, index: third })),
+            1 if second.max(third) < NUMBERS_END => {
+                Some(Some(LogId { term: second, index: third }))
+            }
             _ => None,
         };
         match kind {
-            Kind::Vote if third <= 1 => {
+            Kind::Vote if third <= 1 && first < NUMBERS_END => {
                 Some(Self::Vote(Vote { term: first, replica: second, is_committed: third == 1 }))
             }
             Kind::Truncate => id(first).map(Self::Truncate),

@@ -83,8 +83,14 @@ impl Fold {
         let id = entry.id;
         let refuse = |reason: String| StorageError::Discontinuous { index: id.index, reason };
         match self.last() {
-            Some(last) if last.index + 1 != id.index => {
+            Some(last) if last.index.checked_add(1) != Some(id.index) => {
                 return Err(refuse(format!("the last entry is {}", last.index)));
+            }
+            Some(last) if last.term > id.term => {
+                return Err(refuse(format!(
+                    "its term is {}, the last one's {}",
+                    id.term, last.term
+                )));
             }
             _ => {}
         }

@@ -35,6 +35,9 @@ const MAGIC: [u8; 4] = *b"PrkE";
 pub const FORMAT: u8 = 1;
 const FLAG_VOID: u16 = 1;
 
+/// LSNs, terms and indexes lie below it, so that the one behind is a number too.
+pub(in crate::storage) const NUMBERS_END: u64 = 1 << 63;
+
 /// A log sequence number: names an entry of one replica's log. Starts at 1; 0 means none.
 pub type Lsn = u64;
 
@@ -252,6 +255,9 @@ impl EntryHeader {
             && u32_at(bytes, 64) == 0
             && header.lsn > 0
             && header.synced_lsn < header.lsn
+            && [header.lsn, header.term, header.index, header.committed.unwrap_or_default()]
+                .iter()
+                .all(|number| *number < NUMBERS_END)
             && (kind == Kind::Normal || (header.frame_count == 0 && !header.is_void))
             && (!kind.is_control() || (header.term == 0 && header.index == 0));
         if is_sound { Ok((header, found)) } else { Err(HeaderFault::Field) }
@@ -321,5 +327,23 @@ mod tests {
         let (bytes, _) = sample().encode(&Seed::new(7, 1));
         assert!(EntryHeader::decode(&bytes, &Seed::new(7, 2)).is_err());
         assert!(EntryHeader::decode(&bytes, &Seed::new(8, 1)).is_err());
+    }
+
+    #[test]
+    fn numbers_that_leave_no_room_for_another_are_no_header() {
+        let seed = Seed::new(7, 1);
+        let last = NUMBERS_END - 1;
+        let (bytes, _) =
+            EntryHeader { lsn: last, term: last, index: last, ..sample() }.encode(&seed);
+        assert!(EntryHeader::decode(&bytes, &seed).is_ok());
+        for header in [
+            EntryHeader { lsn: NUMBERS_END, ..sample() },
+            EntryHeader { term: u64::MAX, ..sample() },
+            EntryHeader { index: u64::MAX, ..sample() },
+            EntryHeader { committed: Some(u64::MAX - 1), ..sample() },
+        ] {
+            let (bytes, _) = header.encode(&seed);
+            assert_eq!(EntryHeader::decode(&bytes, &seed), Err(HeaderFault::Field), "{header:?}");
+        }
     }
 }

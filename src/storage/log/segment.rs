@@ -21,7 +21,7 @@
 
 use super::{
     entry::{Control, LogId, Vote},
-    header::{FORMAT, Lsn, Seed, array_at, decode_committed, encode_committed},
+    header::{FORMAT, Lsn, NUMBERS_END, Seed, array_at, decode_committed, encode_committed},
 };
 
 /// Size of the page.
@@ -214,7 +214,10 @@ impl SegmentHeader {
         let reserved_is_zero = page[6..8] == [0; 2]
             && page[USED..CRC_AT].iter().all(|byte| *byte == 0)
             && page[CRC_AT + 4..].iter().all(|byte| *byte == 0);
-        if header.log_id == log_id && header.number == number && reserved_is_zero {
+        let numbers = [48, 56, 72, 80, 88, 96, 112, 120, 128];
+        let leaves_room = numbers.into_iter().all(|at| word(at) < NUMBERS_END);
+        let is_sound = reserved_is_zero && leaves_room;
+        if header.log_id == log_id && header.number == number && is_sound {
             Ok(header)
         } else {
             Err(PageFault::Damaged { expected, found })

@@ -29,6 +29,9 @@ use super::{
 };
 use crate::storage::{StorageError, bug::bug, disk::DiskFile};
 
+/// Above it a length, which may come from a header, is believed only as far as the file goes.
+const UNASKED_BYTES_MAX: usize = 1 << 20;
+
 /// One file of the log.
 #[derive(Debug)]
 pub struct Segment {
@@ -113,11 +116,16 @@ impl Segment {
             let end = start.saturating_add(len).min(map.len());
             return Ok(map.slice(start..end));
         }
+        let failed = |source| StorageError::io("read segment", &self.path)(source);
+        let len = match len {
+            0..=UNASKED_BYTES_MAX => len,
+            _ => {
+                let left = self.file.len().map_err(failed)?.saturating_sub(position);
+                len.min(usize::try_from(left).unwrap_or(usize::MAX))
+            }
+        };
         let mut buffer = BytesMut::zeroed(len);
-        let read = self
-            .file
-            .read_at(position, &mut buffer)
-            .map_err(StorageError::io("read segment", &self.path))?;
+        let read = self.file.read_at(position, &mut buffer).map_err(failed)?;
         buffer.truncate(read);
         Ok(buffer.freeze())
     }
@@ -384,4 +392,24 @@ pub(super) fn header_fault(path: &Path, position: u64, fault: HeaderFault) -> St
 /// Returns the path of a segment in `dir`.
 pub(super) fn segment_path(dir: &Path, log_id: u64, number: u64) -> PathBuf {
     dir.join(super::segment::file_name(log_id, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+    use crate::storage::disk::{Disk as _, sim::SimDisk};
+
+    #[test]
+    fn a_length_is_believed_only_as_far_as_the_file_goes() {
+        let path = Path::new("/0000000000000007-0000000001.log");
+        let file = SimDisk::new().create(path).unwrap();
+        file.write_at(0, &[IoSlice::new(b"abcdef")]).unwrap();
+        let segment = Segment::new(1, path.into(), file, Seed::new(7, 1));
+        for position in [2, 6, u64::MAX] {
+            let read = segment.read(position, usize::MAX).unwrap();
+            assert_eq!(read.len() as u64, 6_u64.saturating_sub(position));
+        }
+    }
 }

@@ -240,6 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::checkpoint::codec::Take;
 
     /// Frames with gaps in positions and, now and then, in offsets; and their largest timestamps.
     fn frames() -> impl Strategy<Value = Vec<(FrameRef, i64)>> {
@@ -307,5 +308,23 @@ mod tests {
         let long = View { summary, points: view.points, steps: &[0xff; 40] };
         assert_eq!(long.from_offset(0).count(), 0);
         assert_eq!(View { summary, points: &[1; 5], steps: &[] }.near_time(0).count(), 0);
+    }
+
+    #[test]
+    fn a_saved_track_that_counts_wrong_is_refused() {
+        let frame = FrameRef { base_offset: 3, offset_count: 2, position: 4096, bytes: 80 };
+        let mut track = Track::default();
+        track.push(&frame, 9);
+        let loaded = |track: &Track| {
+            let mut saved = Vec::new();
+            track.save(&mut saved);
+            Track::load(&mut Take(&saved)).is_ok()
+        };
+        assert!(loaded(&track));
+        assert!(!loaded(&Track { run: usize::MAX, ..track.clone() }));
+        let summary = Summary { frames: u32::MAX, ..track.summary };
+        assert!(!loaded(&Track { summary, ..track.clone() }));
+        let summary = Summary { next_offset: u64::MAX, ..track.summary };
+        assert!(!loaded(&Track { summary, ..track }));
     }
 }

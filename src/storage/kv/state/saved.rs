@@ -13,7 +13,7 @@ use super::{
 };
 use crate::storage::{
     checkpoint::codec::{Malformed, Put as _, Take},
-    log::{Chain, entry::LogId},
+    log::{Chain, entry::LogId, header::NUMBERS_END},
 };
 
 /// Windows are encoded in sections of about this size.
@@ -81,6 +81,9 @@ impl State {
         let mut state = Self::new(producer_bytes_max);
         state.applied = Some(from.id()?);
         state.chain = Chain { term: from.number()?, sequence: from.number()? };
+        if state.chain.sequence >= NUMBERS_END {
+            return Err(Malformed);
+        }
         if from.flag()? {
             let id = from.id()?;
             state.membership = Some((id, Bytes::copy_from_slice(from.bytes()?)));
@@ -96,6 +99,9 @@ impl State {
                 next_offset: from.number()?,
                 size_bytes: from.number()?,
             };
+            if partition.next_offset >= NUMBERS_END {
+                return Err(Malformed);
+            }
             state.partitions.insert(number, partition);
         }
         for _ in 0..from.count()? {

@@ -11,7 +11,7 @@ use super::{
 use crate::storage::{
     checkpoint::codec::{Malformed, Put as _, Take},
     disk::Disk,
-    log::{Place, entry::Entry},
+    log::{Place, entry::Entry, header::NUMBERS_END},
 };
 
 impl StreamIndex {
@@ -55,6 +55,9 @@ impl StreamIndex {
         for _ in 0..from.count()? {
             let number = from.narrow()?;
             let bounds = Bounds { log_start: from.number()?, high_watermark: from.number()? };
+            if bounds.high_watermark >= NUMBERS_END {
+                return Err(Malformed);
+            }
             let mut segments = Vec::new();
             for _ in 0..from.count()? {
                 segments.push((from.number()?, from.number()?));

@@ -1,7 +1,10 @@
 //! A track that grows, in a checkpoint.
 
-use super::{POINT_BYTES, Summary, Track};
-use crate::storage::checkpoint::codec::{Malformed, Put as _, Take};
+use super::{POINT_BYTES, RUN_FRAMES, Summary, Track};
+use crate::storage::{
+    checkpoint::codec::{Malformed, Put as _, Take},
+    log::header::NUMBERS_END,
+};
 
 impl Track {
     pub(in crate::storage::stream) fn save(&self, to: &mut Vec<u8>) {
@@ -30,6 +33,14 @@ impl Track {
             end: from.narrow()?,
         };
         let is_whole = track.points.len().is_multiple_of(POINT_BYTES);
-        if is_whole { Ok(track) } else { Err(Malformed) }
+        // A frame takes three bytes of steps at least: there are no more of them than that.
+        let is_counted = usize::try_from(track.summary.frames).is_ok_and(|frames| {
+            frames <= track.steps.len() / 3 && track.run <= frames.min(RUN_FRAMES)
+        });
+        if is_whole && is_counted && track.summary.next_offset < NUMBERS_END {
+            Ok(track)
+        } else {
+            Err(Malformed)
+        }
     }
 }
