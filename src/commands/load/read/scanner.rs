@@ -1,6 +1,6 @@
 //! Pieces of an input between terminators, in bounded memory, with their places.
 
-use std::io::{self, BufRead as _};
+use std::io::{self, BufRead as _, Read};
 
 use super::{Input, Place, RECORD_BYTES_MAX};
 
@@ -37,16 +37,36 @@ impl Ends for Terminator {
     }
 }
 
+/// Passes over a byte order mark; returns how many bytes that are.
+fn behind_mark(mut input: Input) -> io::Result<(Input, u64)> {
+    let begin = input.fill_buf()?;
+    if begin.starts_with(BOM) {
+        input.consume(BOM.len());
+        return Ok((input, 3));
+    }
+    if begin.is_empty() || !BOM.starts_with(begin) {
+        return Ok((input, 0));
+    }
+    // A pipe may hand over less than the mark at once.
+    let capacity = input.capacity();
+    let mut begin = Vec::with_capacity(BOM.len());
+    input.by_ref().take(3).read_to_end(&mut begin)?;
+    if begin == BOM {
+        return Ok((input, 3));
+    }
+    let whole: Box<dyn Read + Send> = Box::new(io::Cursor::new(begin).chain(input));
+    Ok((io::BufReader::with_capacity(capacity, whole), 0))
+}
+
 impl Scanner {
     /// Begins at a place; a byte order mark at the start of the input is dropped.
     ///
     /// # Errors
     /// Those of the input.
-    pub fn new(mut input: Input, place: Place) -> io::Result<Self> {
-        let mut place = place;
-        if place.offset == 0 && input.fill_buf()?.starts_with(BOM) {
-            input.consume(BOM.len());
-            place.offset = 3;
+    pub fn new(input: Input, mut place: Place) -> io::Result<Self> {
+        let mut input = input;
+        if place.offset == 0 {
+            (input, place.offset) = behind_mark(input)?;
         }
         Ok(Self { input, place, raw: Vec::new(), is_too_long: false, limit: RECORD_BYTES_MAX })
     }

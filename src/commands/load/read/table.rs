@@ -6,6 +6,9 @@ use super::{
     Item, Place, Reader, Record, Scanner, TimestampFormat, delimited::too_long, scanner::Ends,
 };
 
+/// Most columns of a row: each takes memory of its own, however short it is.
+const COLUMNS_MAX: usize = 16_384;
+
 /// A column, by its number from 1 or by its name in the first row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ColumnName {
@@ -185,6 +188,14 @@ impl Table {
 
     /// Separates the fields of the row and takes their quotes away.
     fn read_fields(&mut self) -> Result<(), String> {
+        self.split_fields()?;
+        if self.fields.ends.len() > COLUMNS_MAX {
+            return Err(format!("more than {COLUMNS_MAX} columns"));
+        }
+        Ok(())
+    }
+
+    fn split_fields(&mut self) -> Result<(), String> {
         self.fields.bytes.clear();
         self.fields.ends.clear();
         let mut state = State::FieldStart;
@@ -249,8 +260,11 @@ impl Table {
 
 impl Fields {
     /// Ends the field that is being read.
+    /// Ends a field; of those beyond the limit one is enough to be refused.
     fn end(&mut self) {
-        self.ends.push(self.bytes.len());
+        if self.ends.len() <= COLUMNS_MAX {
+            self.ends.push(self.bytes.len());
+        }
     }
 
     /// Returns a field; empty where there is none.

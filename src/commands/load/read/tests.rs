@@ -95,6 +95,22 @@ fn a_separator_may_have_several_bytes() {
 }
 
 #[test]
+fn a_byte_order_mark_that_comes_in_pieces_is_dropped() {
+    for (bytes, key, begins) in
+        [(&b"\xef\xbb\xbfa,1\n"[..], &b"a"[..], 3), (b"\xef\xbba,1\n", b"\xef\xbba", 0)]
+    {
+        for size in 1..6 {
+            let input: Box<dyn std::io::Read + Send> = Box::new(io::Cursor::new(bytes.to_vec()));
+            let input = BufReader::with_capacity(size, input);
+            let scanner = Scanner::new(input, Place::default()).unwrap();
+            let items = read(Delimited::new(scanner, b",".to_vec(), b'\n'));
+            assert_eq!(items[0].start.offset, begins, "pieces of {size}");
+            assert_eq!(items[0].content.as_ref().unwrap().key.as_deref(), Some(key));
+        }
+    }
+}
+
+#[test]
 fn comments_are_passed_over() {
     let reader = delimited(b"# a,1\nb,2\n").comment(b"#".to_vec());
     assert_eq!(records(read(reader)), pairs(&[("b", "2")]));
@@ -118,6 +134,14 @@ fn rows_follow_rfc_4180() {
     let items = read(table(bytes, false, &[ColumnName::Number(1)], Some(ColumnName::Number(2))));
     assert_eq!(items[1].start.line, 2);
     assert_eq!(records(items), pairs(&[("a", "x \"y\"\nz"), ("b,c", "")]));
+}
+
+#[test]
+fn a_row_has_a_limit_of_columns() {
+    let wide = [b"a,b\n".to_vec(), vec![b','; 20_000], b"\nc,d\n".to_vec()].concat();
+    let items = read(table(&wide, false, &[ColumnName::Number(1)], Some(ColumnName::Number(2))));
+    assert_eq!(items[1].content, Err("more than 16384 columns".into()));
+    assert_eq!(records(vec![items[0].clone(), items[2].clone()]), pairs(&[("a", "b"), ("c", "d")]));
 }
 
 #[test]
