@@ -112,6 +112,14 @@ impl Config {
         Self::of(files, profile)
     }
 
+    /// Reads the text of one file.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub(super) fn parse(text: &str, shown: &str) -> Result<Self> {
+        Self::of(vec![parse_toml(text, shown)?], None)
+    }
+
     fn of(files: Vec<File>, profile: Option<&str>) -> Result<Self> {
         let current = files.iter().find_map(|file| file.current.clone());
         let selected = profile.map(str::to_owned).or(current);

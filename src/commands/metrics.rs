@@ -102,7 +102,7 @@ fn pattern(text: &str) -> std::result::Result<Regex, String> {
     Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))
 }
 
-fn samples(exposition: &str, pattern: Option<&Regex>) -> Vec<Vec<Cell>> {
+pub(super) fn samples(exposition: &str, pattern: Option<&Regex>) -> Vec<Vec<Cell>> {
     let lines = exposition.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let mut rows = Vec::new();
     for line in lines {

@@ -17,6 +17,8 @@ pub mod config;
 pub mod confirm;
 pub mod exit;
 pub mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod input;
 mod logging;
 pub mod output;

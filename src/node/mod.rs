@@ -14,6 +14,8 @@ mod denied_tests;
 mod driver;
 mod error;
 mod fatal;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod growth;
 pub mod http;
 pub mod limits;

@@ -229,7 +229,7 @@ async fn live(
 }
 
 /// Opens the shards and waits until each of them takes writes.
-async fn boot(
+pub(super) async fn boot(
     node: &Arc<Node>,
     directory: &Arc<DataDir>,
     consensus: &Handle,

@@ -30,6 +30,8 @@ pub enum Bug {
     HistoryNotChecked,
     /// Looking at a log does not look behind its end for what tells that more was synced.
     BehindNotRead,
+    /// A decoder believes a length before it looks whether so many bytes are there.
+    LengthBelieved,
 }
 
 #[cfg(debug_assertions)]

@@ -13,6 +13,8 @@ pub mod clock;
 pub mod dir;
 pub mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kv;
 pub mod log;
 pub mod sequencer;

@@ -76,7 +76,7 @@ pub(crate) fn try_open(disk: &SimDisk) -> Result<Shard, StorageError> {
     try_open_with(disk, u64::MAX)
 }
 
-fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Shard, StorageError> {
+pub(crate) fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Shard, StorageError> {
     let options = ShardOptions {
         shard: 1,
         cluster_id: [5; 16],

@@ -44,6 +44,8 @@ mod write;
 
 mod detail;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use address::{DEFAULT_PORT, Endpoint};
 pub use backup::BackupStream;

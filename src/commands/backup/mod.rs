@@ -4,6 +4,8 @@ mod archive;
 #[cfg(test)]
 mod archive_tests;
 mod create;
+#[doc(hidden)]
+pub mod fuzz;
 mod inspect;
 mod restore;
 

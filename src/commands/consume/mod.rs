@@ -6,6 +6,8 @@
 //! printed is handed over whenever the next batch has to be waited for.
 
 mod args;
+#[doc(hidden)]
+pub mod fuzz;
 mod place;
 mod print;
 mod run;

@@ -144,6 +144,18 @@ impl State {
         }
     }
 
+    /// Reads the content of a checkpoint.
+    pub(super) fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        let state: Self = serde_json::from_slice(content).map_err(|error| {
+            Failure::checkpoint_mismatch(format!("checkpoint {}: {error}", path.display()))
+        })?;
+        if state.schema != SCHEMA {
+            let message = format!("checkpoint {}: schema '{}'", path.display(), state.schema);
+            return Err(Failure::checkpoint_mismatch(message).into());
+        }
+        Ok(state)
+    }
+
     /// Returns where to go on.
     pub(crate) fn place(&self) -> Place {
         Place { offset: self.byte_offset, record: self.record, line: self.line }
@@ -254,15 +266,7 @@ fn checksum(file: &mut File, start: u64, length: u64) -> io::Result<u32> {
 /// # Errors
 /// 13 where it cannot be read, 7 where it is none.
 pub(crate) fn read(path: &Path) -> Result<State> {
-    let bytes = crate::commands::input::file(path, FILE_BYTES_MAX)?;
-    let state: State = serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::checkpoint_mismatch(format!("checkpoint {}: {error}", path.display()))
-    })?;
-    if state.schema != SCHEMA {
-        let message = format!("checkpoint {}: schema '{}'", path.display(), state.schema);
-        return Err(Failure::checkpoint_mismatch(message).into());
-    }
-    Ok(state)
+    State::parse(path, &crate::commands::input::file(path, FILE_BYTES_MAX)?)
 }
 
 /// Writes a checkpoint: a crash leaves the old one or the new one.

@@ -28,6 +28,8 @@ mod source;
 mod sticky;
 
 mod checkpoint;
+#[doc(hidden)]
+pub mod fuzz;
 mod offsets;
 mod progress;
 mod rejects;

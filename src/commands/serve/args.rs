@@ -145,7 +145,7 @@ impl Args {
     }
 
     /// Reads a file by way of the flags: the same names, values and limits.
-    fn parse_file(text: &str, shown: &str) -> Result<Self> {
+    pub(super) fn parse_file(text: &str, shown: &str) -> Result<Self> {
         let table: toml::Table = parse_toml(text, shown)?;
         let command = Self::command_without_environment();
         let mut args = vec![OsString::from("serve")];

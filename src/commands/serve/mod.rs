@@ -6,6 +6,8 @@ mod announce;
 mod args;
 mod config;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod start;
 mod supervisor;
 

@@ -91,7 +91,7 @@ struct Replica {
 }
 
 /// Encodes a membership for the log.
-pub(super) fn membership_to_bytes(membership: &Membership<u64, BasicNode>) -> Bytes {
+pub(in crate::node) fn membership_to_bytes(membership: &Membership<u64, BasicNode>) -> Bytes {
     let configs = membership
         .get_joint_config()
         .iter()
@@ -108,7 +108,9 @@ pub(super) fn membership_to_bytes(membership: &Membership<u64, BasicNode>) -> By
 ///
 /// # Errors
 /// That the bytes are none.
-pub(super) fn membership_from_bytes(bytes: &Bytes) -> io::Result<Membership<u64, BasicNode>> {
+pub(in crate::node) fn membership_from_bytes(
+    bytes: &Bytes,
+) -> io::Result<Membership<u64, BasicNode>> {
     let record = MembershipRecord::decode(bytes.clone()).map_err(io::Error::other)?;
     let configs = record.configs.into_iter().map(|voters| voters.replicas.into_iter().collect());
     let nodes: std::collections::BTreeMap<u64, BasicNode> = record

@@ -3,7 +3,7 @@
 //! Counts and places are LEB128; what must be found at a fixed size is little-endian. What is read
 //! allocates no more than the bytes that are there.
 
-use crate::storage::log::entry::LogId;
+use crate::storage::{bug::bug, log::entry::LogId};
 
 /// Bytes that are not what they should be: a section of a file whose checksum holds, so a defect or a
 /// file of another make.
@@ -107,7 +107,8 @@ impl<'a> Take<'a> {
 
     pub(in crate::storage) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let len: usize = self.narrow()?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
+        let is_there = len <= self.0.len() || bug!(LengthBelieved);
+        let (bytes, rest) = if is_there { self.0.split_at(len) } else { return Err(Malformed) };
         self.0 = rest;
         Ok(bytes)
     }

@@ -112,7 +112,7 @@ impl Identity {
         sync_name(disk, &path)
     }
 
-    fn line(&self) -> Result<String, DirError> {
+    pub(in crate::storage) fn line(&self) -> Result<String, DirError> {
         let object = serde_json::to_string(&Object {
             format: FORMAT,
             kind: self.kind,
@@ -127,7 +127,7 @@ impl Identity {
     }
 
     /// Reads a line.
-    pub(super) fn parse(path: &Path, line: &[u8]) -> Result<Self, DirError> {
+    pub(in crate::storage) fn parse(path: &Path, line: &[u8]) -> Result<Self, DirError> {
         let corrupt = |position: usize, expected: &str, found: String| DirError::Corrupt {
             path: path.into(),
             position,

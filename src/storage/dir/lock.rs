@@ -53,7 +53,7 @@ impl Holder {
         }
     }
 
-    fn to_text(&self) -> String {
+    pub(in crate::storage) fn to_text(&self) -> String {
         let pid = self.pid.map(|pid| pid.to_string()).unwrap_or_default();
         let host = self.host.as_deref().unwrap_or_default();
         let boot_id = self.boot_id.as_deref().unwrap_or_default();
@@ -61,7 +61,7 @@ impl Holder {
     }
 
     /// Takes what it understands: the text may be half written, or be somebody else's.
-    fn from_text(text: &str) -> Self {
+    pub(in crate::storage) fn from_text(text: &str) -> Self {
         let field = |name: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once(' '));
             lines.find(|(key, _)| *key == name).map(|(_, value)| value).filter(|v| !v.is_empty())

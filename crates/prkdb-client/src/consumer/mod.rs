@@ -16,3 +16,5 @@ mod places;
 pub use fetched::{ConsumedRecord, FetchedBatch, FetchedRecords};
 pub use options::{ConsumerOptions, StartAt};
 pub use reader::Consumer;
+
+pub(crate) use parts::Parts;

@@ -12,13 +12,13 @@ use prkdb_types::{
 
 /// The batches of a reply, one after the other. After an error there are no more.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     rest: Bytes,
     behind: std::vec::IntoIter<Bytes>,
 }
 
 impl Parts {
-    pub(super) fn new(parts: Vec<Bytes>) -> Self {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
         Self { rest: Bytes::new(), behind: parts.into_iter() }
     }
 
