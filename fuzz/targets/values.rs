@@ -1,0 +1,2 @@
+#![no_main]
+prkdb_fuzz::target!("values");
