@@ -45,7 +45,7 @@ run() {
   "$binary" "$dir/merged" "$corpus" "$dir/found" -set_cover_merge=1 -use_counters=0 -max_len=2048 \
     -timeout=30 -rss_limit_mb=4096 >"$dir/merge.log" 2>&1 || status=$?
   if ((status == 0)); then
-    find "$corpus" -type f ! -name 'seed-*' -delete
+    find "$corpus" -type f ! -name 'seed-*' ! -name 'crash-*' -delete
     find "$dir/merged" -type f -exec cp {} "$corpus/" \;
   fi
   local executions cov ft
