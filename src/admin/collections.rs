@@ -189,11 +189,8 @@ fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardComm
     ShardCommand { id: place.partition.into(), version, change: Some(change) }
 }
 
-/// Refuses to give out more numbers of collections and partitions than there are.
+/// Refuses to give out more numbers of partitions than there are.
 fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), Failure> {
-    if catalog.next_collection() == u32::MAX {
-        return Err(Failure::new(ErrorCode::Overloaded, "all ids of collections are given out"));
-    }
     if u64::from(catalog.next_partition()) + u64::from(wanted) <= PARTITIONS_EVER_MAX {
         return Ok(());
     }
@@ -219,6 +216,9 @@ async fn create(
         // A creation that was interrupted is finished by the same request.
         tell_shards(node, known).await?;
         return Ok((known.clone(), false));
+    }
+    if catalog.next_collection() == u32::MAX {
+        return Err(Failure::new(ErrorCode::Overloaded, "all ids of collections are given out"));
     }
     check_numbers_left(&catalog, settings.partitions)?;
     let row = CollectionEntry {

@@ -23,7 +23,9 @@ use super::{
     raft::Group,
     router::{Route, Routes},
 };
-use crate::storage::{Shard, clock::Clock, kv::catalog::Catalog, sequencer::WriteRequest};
+use crate::storage::{
+    Shard, clock::Clock, dir::DataDir, kv::catalog::Catalog, sequencer::WriteRequest,
+};
 
 /// Writes that may wait for a shard's proposer.
 pub(super) const QUEUE_WRITES_MAX: usize = 4096;
@@ -143,6 +145,31 @@ pub struct Node {
 }
 
 impl Node {
+    /// Returns a node over a directory whose shards are not opened yet. `started` is a time of its clock.
+    pub(super) fn new(
+        config: Config,
+        directory: &DataDir,
+        advertised: String,
+        clock: Arc<dyn Clock>,
+        started: Duration,
+    ) -> Self {
+        let identity = directory.identity();
+        Self {
+            limits: Limits::new(&config),
+            config,
+            cluster_id: identity.cluster_id.0,
+            advertised,
+            clock,
+            started,
+            node_id: identity.node_id,
+            phase: watch::Sender::new(Phase::Replaying),
+            shards: OnceLock::new(),
+            routes: ArcSwap::from_pointee(Routes::default()),
+            metrics: Arc::new(Metrics::new()),
+            admin: tokio::sync::Mutex::new(()),
+        }
+    }
+
     /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.config

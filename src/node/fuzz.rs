@@ -3,22 +3,15 @@
 //! A method is called as the transport calls it, with the bytes behind the headers of HTTP/2: what is
 //! read of them, and what becomes of it, is what a node does for a client.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prkdb_proto::v1::{
     admin_server::AdminServer, collections_server::CollectionsServer, groups_server::GroupsServer,
     kv_server::KvServer, stream_server::StreamServer,
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::watch,
-};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
@@ -30,10 +23,7 @@ use super::{
     boot::{self, Booted},
     core::Phase,
     fatal::Fatal,
-    limits::Limits,
-    metrics::Metrics,
     raft::{membership_from_bytes, membership_to_bytes},
-    router::Routes,
     run::boot,
     security::AllowAll,
     service::{Context, KvService, StreamService},
@@ -92,20 +82,8 @@ impl Served {
             Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
         let clock = Arc::new(SystemClock::new());
         let directory = Arc::new(boot::try_open_directory(&config, clock.as_ref())?);
-        let node = Arc::new(Node {
-            limits: Limits::new(&config),
-            config,
-            cluster_id: directory.identity().cluster_id.0,
-            advertised: "127.0.0.1:9090".to_owned(),
-            started: clock.monotonic(),
-            clock,
-            node_id: directory.identity().node_id,
-            phase: watch::Sender::new(Phase::Replaying),
-            shards: OnceLock::new(),
-            routes: ArcSwap::from_pointee(Routes::default()),
-            metrics: Arc::new(Metrics::new()),
-            admin: tokio::sync::Mutex::new(()),
-        });
+        let (advertised, started) = ("127.0.0.1:9090".to_owned(), clock.monotonic());
+        let node = Arc::new(Node::new(config, &directory, advertised, clock, started));
         let (fatal, handle) = (Fatal::default(), runtime.handle().clone());
         let booted = runtime.block_on(boot(&node, &directory, &handle, &fatal))?;
         node.enter(Phase::Serving);

@@ -1,19 +1,11 @@
 //! The life of a node: bind, lock, recover, lead, serve; drain and stop.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    thread,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,11 +17,7 @@ use super::{
     config::HttpListen,
     core::{Node, Phase},
     fatal::Fatal,
-    http,
-    limits::Limits,
-    machine,
-    metrics::Metrics,
-    router::Routes,
+    http, machine,
     security::AllowAll,
     server,
 };
@@ -158,20 +146,7 @@ async fn live(
         grpc: sockets.grpc_at,
         http: sockets.http.as_ref().map(|(_, at)| *at),
     };
-    let node = Arc::new(Node {
-        limits: Limits::new(&config),
-        config,
-        cluster_id: directory.identity().cluster_id.0,
-        advertised,
-        clock,
-        started,
-        node_id: directory.identity().node_id,
-        phase: watch::Sender::new(Phase::Replaying),
-        shards: OnceLock::new(),
-        routes: ArcSwap::from_pointee(Routes::default()),
-        metrics: Arc::new(Metrics::new()),
-        admin: tokio::sync::Mutex::new(()),
-    });
+    let node = Arc::new(Node::new(config, &directory, advertised, clock, started));
     let asked = signals.dump.take();
     let reloads =
         signals.hangup.take().map(|hangup| tokio::spawn(reload_on_signal(on_reload, hangup)));

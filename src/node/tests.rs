@@ -1,9 +1,6 @@
 //! Shards behind real consensus on one machine, without services.
 
-use std::{
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use prkdb_types::{
@@ -35,20 +32,8 @@ pub(super) fn unbooted(dir: &Path) -> (Arc<Node>, Arc<crate::storage::dir::DataD
     let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.join("data"), 1 << 30) };
     let clock = Arc::new(SystemClock::new());
     let directory = Arc::new(boot::try_open_directory(&config, clock.as_ref()).unwrap());
-    let node = Arc::new(Node {
-        limits: limits::Limits::new(&config),
-        config,
-        cluster_id: directory.identity().cluster_id.0,
-        advertised: "127.0.0.1:0".to_owned(),
-        started: clock.monotonic(),
-        clock,
-        node_id: 1,
-        phase: tokio::sync::watch::Sender::new(Phase::Replaying),
-        shards: OnceLock::new(),
-        routes: arc_swap::ArcSwap::from_pointee(router::Routes::default()),
-        metrics: Arc::new(metrics::Metrics::new()),
-        admin: tokio::sync::Mutex::new(()),
-    });
+    let (advertised, started) = ("127.0.0.1:0".to_owned(), clock.monotonic());
+    let node = Arc::new(Node::new(config, &directory, advertised, clock, started));
     (node, directory)
 }
 

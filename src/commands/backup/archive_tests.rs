@@ -2,18 +2,10 @@
 
 use std::io::{Cursor, Write as _};
 
-use super::archive::{About, AboutShard, Archive, Fault, Writer, read};
-
-fn about() -> About {
-    About {
-        format: 1,
-        version: "0.1.0".to_owned(),
-        cluster_id: "05".repeat(16),
-        node_id: 1,
-        created_ms: 1_385_000_000_000,
-        shards: vec![AboutShard { shard: 0, term: 1, index: 7 }],
-    }
-}
+use super::{
+    archive::{About, Archive, Fault, Writer, read},
+    fuzz::about,
+};
 
 const FILES: [(u32, &str, &[u8]); 3] =
     [(0, "MANIFEST", b"manifest"), (0, "a-1.log", &[7; 1500]), (1, "MANIFEST", b"")];

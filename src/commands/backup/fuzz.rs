@@ -29,15 +29,19 @@ pub fn archive(bytes: &[u8]) -> io::Result<Option<(Vec<File>, Vec<u8>)>> {
 /// # Errors
 /// A name that is none.
 pub fn write_archive(files: &[File]) -> io::Result<Vec<u8>> {
-    let about = About {
+    write(&about(), files)
+}
+
+/// Returns what a backup says of itself, for examples of one.
+pub(super) fn about() -> About {
+    About {
         format: 1,
         version: "0.1.0".to_owned(),
         cluster_id: "05".repeat(16),
         node_id: 1,
         created_ms: 1_385_000_000_000,
         shards: vec![AboutShard { shard: 0, term: 1, index: 7 }],
-    };
-    write(&about, files)
+    }
 }
 
 fn write(about: &About, files: &[File]) -> io::Result<Vec<u8>> {

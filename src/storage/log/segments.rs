@@ -23,7 +23,7 @@ use prkdb_types::{
 use super::{
     body::{BodyFault, Check, decode_body},
     entry::Item,
-    header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at, padded},
+    header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at},
     mmap,
     walk::Walked,
 };
@@ -235,7 +235,7 @@ impl Segment {
         let bytes = if total <= first.len() {
             first.slice(..total)
         } else {
-            self.check_len(position, total)?;
+            // A length behind the end of the file gives what is there, which is no batch.
             self.read(position, total)?
         };
         let batch = Batch::parse(bytes)
@@ -273,15 +273,6 @@ impl Segment {
         verify()?;
         if let Some(word) = known {
             word.fetch_or(bit, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Refuses a length that reaches behind the file before anything is allocated for it.
-    fn check_len(&self, position: u64, len: usize) -> Result<(), StorageError> {
-        let file_len = self.file.len().map_err(StorageError::io("measure segment", &self.path))?;
-        if position.saturating_add(len as u64) > padded(file_len) {
-            return Err(self.corrupt(position, "a batch", "a length behind the end of the file"));
         }
         Ok(())
     }

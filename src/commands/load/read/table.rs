@@ -259,8 +259,7 @@ impl Table {
 }
 
 impl Fields {
-    /// Ends the field that is being read.
-    /// Ends a field; of those beyond the limit one is enough to be refused.
+    /// Ends the field that is being read; of those beyond the limit one is enough to be refused.
     fn end(&mut self) {
         if self.ends.len() <= COLUMNS_MAX {
             self.ends.push(self.bytes.len());
