@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
-    Cleanup, CollectionName, CollectionSettings, Durability, ErrorCode, KeyIndex, Partitioner,
-    Placement, ShardCommand,
+    CollectionName, CollectionSettings, ErrorCode, KeyIndex, Placement, ShardCommand,
     command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
 };
 use tonic::{Request, Response, Status};
 
-use super::describe;
+use super::{
+    alter::{Changes, alter},
+    describe,
+    settings::parse_settings,
+};
 use crate::{
     node::{
         Node,
@@ -33,9 +36,6 @@ use crate::{
 const PARTITIONS_EVER_MAX: u64 = 1_000_000;
 /// The metadata shard.
 const METADATA: u32 = 0;
-/// Version of a partition's first command; the second one drops it.
-const HOSTED: u64 = 1;
-const DROPPED: u64 = 2;
 /// Collections of measurements: the one reserved name that clients may create.
 const BENCH_PREFIX: &str = "__bench_";
 /// So many commands are written at once: those of a large collection are more than one entry takes.
@@ -54,7 +54,7 @@ impl CollectionsService {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
+pub(super) fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::InvalidArgument, message.into())
 }
 
@@ -71,46 +71,6 @@ fn parse_own_name(name: &str) -> Result<CollectionName, Failure> {
     Ok(name)
 }
 
-/// Returns the settings asked for, defaults where nothing is said.
-fn parse_settings(asked: Option<v1::CollectionSettings>) -> Result<CollectionSettings, Failure> {
-    let asked = asked.unwrap_or_default();
-    let unknown = |field: &str, number: i32| invalid(format!("{field} {number} is not known"));
-    let mut settings = match asked.partitions {
-        0 => CollectionSettings::default(),
-        count => CollectionSettings::with_partitions(count),
-    };
-    match v1::Partitioner::try_from(asked.partitioner) {
-        Ok(v1::Partitioner::Unspecified) => {}
-        Ok(v1::Partitioner::Ring) => settings.partitioner = Partitioner::Ring,
-        Ok(v1::Partitioner::Kafka) => settings.partitioner = Partitioner::Kafka,
-        Err(_) => return Err(unknown("partitioner", asked.partitioner)),
-    }
-    match v1::Durability::try_from(asked.durability) {
-        Ok(v1::Durability::Unspecified | v1::Durability::Sync) => {
-            settings.durability = Durability::Sync;
-        }
-        Err(_) => return Err(unknown("durability", asked.durability)),
-    }
-    match v1::Cleanup::try_from(asked.cleanup) {
-        Ok(v1::Cleanup::Unspecified | v1::Cleanup::Keep) => settings.cleanup = Cleanup::Keep,
-        Err(_) => return Err(unknown("cleanup", asked.cleanup)),
-    }
-    match v1::Placement::try_from(asked.placement) {
-        Ok(v1::Placement::Unspecified) => {}
-        Ok(v1::Placement::Spread) => settings.placement = Placement::Spread,
-        Ok(v1::Placement::Colocated) => settings.placement = Placement::Colocated,
-        Err(_) => return Err(unknown("placement", asked.placement)),
-    }
-    match v1::KeyIndex::try_from(asked.key_index) {
-        Ok(v1::KeyIndex::Unspecified) => {}
-        Ok(v1::KeyIndex::On) => settings.key_index = KeyIndex::On,
-        Ok(v1::KeyIndex::Off) => settings.key_index = KeyIndex::Off,
-        Err(_) => return Err(unknown("key index", asked.key_index)),
-    }
-    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    Ok(settings)
-}
-
 async fn propose(node: &Node, shard: u32, commands: Vec<ShardCommand>) -> Result<(), Failure> {
     if commands.is_empty() {
         return Ok(());
@@ -120,7 +80,7 @@ async fn propose(node: &Node, shard: u32, commands: Vec<ShardCommand>) -> Result
 }
 
 /// Gives every partition from `from` on a number and a shard.
-fn place(node: &Node, settings: &CollectionSettings, from: u32) -> Vec<PartitionPlace> {
+pub(super) fn place(node: &Node, settings: &CollectionSettings, from: u32) -> Vec<PartitionPlace> {
     let first = node.catalog().next_partition();
     let data_shards = u32::try_from(node.shards().len()).unwrap_or(u32::MAX).saturating_sub(1);
     (from..settings.partitions)
@@ -136,7 +96,7 @@ fn place(node: &Node, settings: &CollectionSettings, from: u32) -> Vec<Partition
 }
 
 /// Writes one row of the catalogue.
-async fn put_row(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
+pub(super) async fn put_row(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
     let put = CollectionPut {
         collection: row.id,
         name: row.name.as_str().to_owned(),
@@ -151,7 +111,7 @@ async fn put_row(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
 }
 
 /// Tells the shards what a row says of them, as far as they have not been told.
-async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
+pub(super) async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
     let shards: std::collections::BTreeSet<u32> =
         row.partitions.iter().map(|place| place.shard).collect();
     for number in shards {
@@ -160,7 +120,8 @@ async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> 
             .partitions
             .iter()
             .filter(|place| place.shard == number)
-            .filter(|place| hosted.partitions.contains_key(&place.partition) == row.is_dropped)
+            .filter(|place| hosted.partition_version(place.partition) < row.version)
+            .filter(|place| !row.is_dropped || hosted.partitions.contains_key(&place.partition))
             .map(|place| partition_command(row, place))
             .collect();
         for some in commands.chunks(COMMANDS_AT_ONCE) {
@@ -175,22 +136,24 @@ async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<(), Failure> 
 }
 
 fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardCommand {
-    let (version, change) = if row.is_dropped {
-        (DROPPED, ShardChange::PartitionDrop(PartitionDrop { partition: place.partition }))
+    let change = if row.is_dropped {
+        ShardChange::PartitionDrop(PartitionDrop { partition: place.partition })
     } else {
         let put = PartitionPut {
             partition: place.partition,
             collection: row.id,
             number: place.number,
             key_index: row.settings.key_index == KeyIndex::On,
+            ttl_ms: row.settings.ttl_ms.unwrap_or_default(),
         };
-        (HOSTED, ShardChange::PartitionPut(put))
+        ShardChange::PartitionPut(put)
     };
-    ShardCommand { id: place.partition.into(), version, change: Some(change) }
+    // A row's version rises with each change: what a shard hears of a partition is that of its row.
+    ShardCommand { id: place.partition.into(), version: row.version, change: Some(change) }
 }
 
 /// Refuses to give out more numbers of partitions than there are.
-fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), Failure> {
+pub(super) fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), Failure> {
     if u64::from(catalog.next_partition()) + u64::from(wanted) <= PARTITIONS_EVER_MAX {
         return Ok(());
     }
@@ -272,44 +235,6 @@ async fn outlive<T: Send + 'static>(
     tokio::spawn(change).await.unwrap_or_else(|_| Err(stopped()))
 }
 
-/// Gives a collection more partitions; returns its row and whether that changed it.
-async fn alter(
-    node: &Node,
-    name: &CollectionName,
-    partitions: Option<u32>,
-) -> Result<(CollectionEntry, bool), Failure> {
-    let _one_at_a_time = node.admin_lock().lock().await;
-    let route = node.route(name.as_str())?;
-    let known = &route.collection;
-    let partitions = partitions.unwrap_or(known.settings.partitions);
-    if partitions == known.settings.partitions {
-        // A change that was interrupted is finished by the same request.
-        tell_shards(node, known).await?;
-        return Ok((known.clone(), false));
-    }
-    let refused = |reason: String| {
-        let message = format!("collection '{}': {reason}", name.as_str());
-        Failure::new(ErrorCode::AlterRefused, message)
-    };
-    if route.is_keyed() {
-        let reason = "it has a key index: other partitions would be other places for its keys";
-        return Err(refused(reason.to_owned())
-            .with_hint("create another collection with the partitions wanted, and copy"));
-    }
-    if partitions < known.settings.partitions {
-        let now = known.settings.partitions;
-        return Err(refused(format!("it has {now} partitions: fewer would lose records")));
-    }
-    let settings = CollectionSettings { partitions, ..known.settings };
-    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    check_numbers_left(&node.catalog(), partitions - known.settings.partitions)?;
-    let mut row = CollectionEntry { version: known.version + 1, settings, ..known.clone() };
-    row.partitions.extend(place(node, &settings, known.settings.partitions));
-    put_row(node, &row).await?;
-    tell_shards(node, &row).await?;
-    Ok((row, true))
-}
-
 /// Drops a collection.
 async fn drop_collection(node: &Node, name: &CollectionName) -> Result<(), Failure> {
     let _one_at_a_time = node.admin_lock().lock().await;
@@ -389,13 +314,13 @@ impl Collections for CollectionsService {
         &self,
         request: Request<v1::AlterCollectionRequest>,
     ) -> Result<Response<v1::AlterCollectionReply>, Status> {
-        let v1::AlterCollectionRequest { name, partitions } = request.into_inner();
+        let v1::AlterCollectionRequest { name, partitions, ttl_ms } = request.into_inner();
+        let changes = Changes { partitions, ttl_ms };
         let node = &self.context.node;
         let altered = async {
             self.context.authorise(Action::Manage, Resource::Collection(&name))?;
             let (work, name) = (Arc::clone(node), parse_own_name(&name)?);
-            let (row, changed) =
-                outlive(async move { alter(&work, &name, partitions).await }).await?;
+            let (row, changed) = outlive(async move { alter(&work, &name, changes).await }).await?;
             let collection = Some(describe::collection(node, &row));
             Ok(v1::AlterCollectionReply { collection, changed })
         };

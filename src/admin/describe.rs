@@ -32,6 +32,7 @@ pub(super) fn settings(settings: &CollectionSettings) -> v1::CollectionSettings 
             KeyIndex::Off => v1::KeyIndex::Off,
         }
         .into(),
+        ttl_ms: settings.ttl_ms.unwrap_or_default(),
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Does not know: consensus, terminals. What changes the catalogue is proposed like any write.
 
+mod alter;
 mod backup;
 mod collections;
 mod describe;
 mod groups;
+mod settings;
 mod status;
 
 use std::{collections::BTreeSet, pin::Pin};

@@ -11,6 +11,9 @@ use crate::{
 /// With less of the disk free than this, the operator is told.
 const DISK_LOW_PERCENT: u64 = 10;
 
+/// With the clock ahead of a shard's time by more than this, the operator is told.
+const CLOCK_SKEW_MS: i64 = 1000;
+
 /// Returns every node of the cluster.
 pub(super) fn nodes(node: &Node) -> Vec<v1::Node> {
     vec![v1::Node { id: node.node_id(), address: node.advertised().to_owned() }]
@@ -73,6 +76,15 @@ fn reasons(node: &Node, space: Option<(u64, u64)>) -> Vec<v1::Reason> {
             let message = format!("shard {number} has no room for more of its log");
             let hint = "free space on the disk of the data directory";
             tell(v1::Severity::Critical, "disk_full", shard, message, hint);
+        }
+        let skew_ms = handle.clock_skew_ms();
+        if skew_ms >= CLOCK_SKEW_MS {
+            let message = format!(
+                "the clock was set forward: the time of shard {number} is {skew_ms} ms behind it and \
+                 follows slowly"
+            );
+            let hint = "check the machine's clock; keys expire later by that much until then";
+            tell(v1::Severity::Degraded, "clock_skew", shard, message, hint);
         }
         let index_bytes = handle.shard.stats().index_bytes;
         if index_bytes > node.config().index_memory {

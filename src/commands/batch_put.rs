@@ -1,6 +1,8 @@
 //! `prkdb batch-put`: the next values of many keys, from a file or standard input.
 
-use prkdb_client::Client;
+use std::time::Duration;
+
+use prkdb_client::{Client, Ttl};
 use prkdb_types::Compression;
 
 use crate::commands::{
@@ -10,6 +12,7 @@ use crate::commands::{
         args::BATCH_RECORDS_MAX, column, read::ColumnName, read::Shape,
     },
     session::{CollectionArg, Session},
+    values,
 };
 
 const EXAMPLES: &str = "\
@@ -37,6 +40,9 @@ pub struct Args {
     /// Column of the value [default: 2; with a named key column the row as a JSON object]
     #[arg(long, value_name = "C")]
     value_column: Option<String>,
+    /// How long the values last, such as 30s or 1h; without it, as the collection says
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    ttl: Option<Duration>,
     /// Only keys without a value; each record is a request of its own
     #[arg(long, conflicts_with_all = ["checkpoint", "resume"])]
     if_absent: bool,
@@ -101,7 +107,7 @@ impl Args {
             input: &self.input,
             run: &self.run,
             parsing: self.parsing()?,
-            shape: Shape::default(),
+            shape: Shape { ttl: self.ttl.map(Ttl::of), ..Shape::default() },
             collection,
             sending: Sending {
                 batch_records: self.batch_size,

@@ -1,13 +1,14 @@
 //! `prkdb collection`: named sets of partitions.
 
-use prkdb_client::{Client, ClientError, Listing as Which, wire};
+use prkdb_client::{Client, ClientError, CollectionChanges, Listing as Which, Ttl, wire};
 use prkdb_types::ErrorCode;
 
 use crate::commands::{
     complete,
     failure::Result,
-    output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle},
+    output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle, UnitStyle},
     session::{self, Session},
+    values,
 };
 
 const EXAMPLES: &str = "\
@@ -62,7 +63,7 @@ enum Command {
     Create(CreateArgs),
     /// Describe a collection and its partitions
     Describe(DescribeArgs),
-    /// Give a collection without key index more partitions
+    /// Change how long values last, or how many partitions there are
     Alter(AlterArgs),
     /// Drop a collection with everything in it
     #[command(visible_alias = "delete")]
@@ -101,6 +102,9 @@ struct CreateArgs {
     /// What happens to old records
     #[arg(long, value_enum, default_value = "keep")]
     cleanup: CleanupArg,
+    /// How long values last that state nothing else, such as 30s or 1h
+    #[arg(long, value_name = "DUR", value_parser = ttl)]
+    ttl: Option<Ttl>,
     /// Keep no index of keys: for records that are only read in order
     #[arg(long)]
     no_index: bool,
@@ -158,15 +162,31 @@ struct DropArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  prkdb collection alter events --partitions 6\n  prkdb collection alter events --partitions 6 -o json"
+    after_help = "Examples:\n  prkdb collection alter events --partitions 6\n  prkdb collection alter sessions --ttl 1h\n  prkdb collection alter sessions --ttl none"
 )]
 struct AlterArgs {
     /// Name
     #[arg(add = complete::collections())]
     name: String,
     /// Number of partitions it shall have: more than now, and only without a key index
-    #[arg(long, value_name = "N")]
-    partitions: u32,
+    #[arg(long, value_name = "N", required_unless_present = "ttl")]
+    partitions: Option<u32>,
+    /// How long values last that are appended from now on, such as 1h, or none
+    #[arg(long, value_name = "DUR", value_parser = ttl_or_none)]
+    ttl: Option<Ttl>,
+}
+
+/// Parses a time to live; one of nothing is none.
+fn ttl(text: &str) -> std::result::Result<Ttl, String> {
+    match Ttl::of(values::duration(text)?) {
+        Ttl::Ms(0) => Err("a collection's time to live is above 0".to_owned()),
+        ttl => Ok(ttl),
+    }
+}
+
+/// Parses a time to live, or `none`.
+fn ttl_or_none(text: &str) -> std::result::Result<Ttl, String> {
+    if text == "none" { Ok(Ttl::Never) } else { ttl(text) }
 }
 
 /// Runs `collection`.
@@ -246,7 +266,8 @@ fn add_settings(document: &mut Object, settings: wire::CollectionSettings) {
         .add("durability", wire_name(settings.durability().as_str_name()))
         .add("cleanup", wire_name(settings.cleanup().as_str_name()))
         .add("placement", wire_name(settings.placement().as_str_name()))
-        .add("key_index", wire_name(settings.key_index().as_str_name()));
+        .add("key_index", wire_name(settings.key_index().as_str_name()))
+        .add("ttl_ms", (settings.ttl_ms > 0).then_some(settings.ttl_ms));
 }
 
 fn settings(args: &CreateArgs) -> wire::CollectionSettings {
@@ -267,6 +288,9 @@ fn settings(args: &CreateArgs) -> wire::CollectionSettings {
     } else {
         wire::Placement::Spread
     });
+    if let Some(Ttl::Ms(ttl_ms)) = args.ttl {
+        settings.ttl_ms = ttl_ms;
+    }
     settings.set_key_index(if args.no_index { wire::KeyIndex::Off } else { wire::KeyIndex::On });
     settings
 }
@@ -294,7 +318,8 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result {
 
 async fn alter(session: &mut Session, args: &AlterArgs) -> Result {
     let client = session.client().await?;
-    let altered = session.writing(client.alter_collection(&args.name, Some(args.partitions))).await;
+    let changes = CollectionChanges { partitions: args.partitions, ttl: args.ttl };
+    let altered = session.writing(client.alter_collection(&args.name, changes)).await;
     let reply = altered.map_err(|error| session::failure(&error))?;
     let collection = reply.collection.unwrap_or_default();
     if session.output.options.format.is_json() {
@@ -305,10 +330,16 @@ async fn alter(session: &mut Session, args: &AlterArgs) -> Result {
         return session.output.document(&document);
     }
     let said = if reply.changed { "altered" } else { "already so:" };
-    let partitions = args.partitions;
-    session
-        .output
-        .confirmation(&format!("{said} collection {}, {partitions} partitions", args.name))
+    let settings = collection.settings.unwrap_or_default();
+    let ttl = match settings.ttl_ms {
+        0 => String::new(),
+        ttl_ms => format!(
+            ", values last {}",
+            Cell::Duration(ttl_ms).text(UnitStyle::Readable, TimeStyle::Utc)
+        ),
+    };
+    let (name, partitions) = (&args.name, settings.partitions);
+    session.output.confirmation(&format!("{said} collection {name}, {partitions} partitions{ttl}"))
 }
 
 async fn existing(client: &Client, name: &str) -> Result<wire::Collection> {

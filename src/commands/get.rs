@@ -34,9 +34,19 @@ const LISTING_WITH_META: Listing = Listing {
         Column::new("VERSION", "version", Kind::Number),
         Column::new("PARTITION", "partition", Kind::Number),
         Column::new("TIMESTAMP", "timestamp", Kind::Time),
+        TTL,
     ],
     empty: "(no keys)",
 };
+
+/// How long a value lasts.
+pub(super) const TTL: Column = Column::new("TTL", "ttl", Kind::Duration);
+
+fn left(found: &Value) -> Cell {
+    found.expires.map_or(Cell::Absent, |expires| {
+        Cell::Duration(u64::try_from(expires.remaining.as_millis()).unwrap_or(u64::MAX))
+    })
+}
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -59,7 +69,7 @@ pub struct Args {
     /// Print this where a key has no value
     #[arg(long, value_name = "STR")]
     default: Option<OsString>,
-    /// Print version, partition and timestamp too
+    /// Print version, partition, timestamp and remaining time to live too
     #[arg(long)]
     with_meta: bool,
     /// Print nothing: exit code 0 if every key has a value, else 3
@@ -116,6 +126,7 @@ pub async fn run(session: &mut Session, mut args: Args) -> Result {
                 version: 0,
                 partition: 0,
                 timestamp_ms: 0,
+                expires: None,
             });
         }
     }
@@ -166,6 +177,7 @@ fn print(session: &mut Session, args: &Args, keys: &[Vec<u8>], reads: &[Read]) -
             Cell::Number(found.version),
             Cell::Number(u64::from(found.partition)),
             Cell::Time(found.timestamp_ms),
+            left(found),
         ])
     });
     session.output.list(listing, rows.collect(), &session.talk)
@@ -215,6 +227,7 @@ fn print_json(session: &mut Session, args: &Args, keys: &[Vec<u8>], reads: &[Rea
             if args.with_meta {
                 let column = Column::new("TIMESTAMP", "timestamp", Kind::Time);
                 Cell::Time(found.timestamp_ms).add_to(&mut object, &column, time);
+                left(found).add_to(&mut object, &TTL, time);
             }
         }
         items.push(object);

@@ -52,6 +52,7 @@ pub mod reference;
 pub mod scan;
 pub mod serve;
 pub mod status;
+pub mod ttl;
 pub mod version;
 pub mod wal;
 mod watch;

@@ -261,6 +261,7 @@ impl Args {
             partition: self.partition,
             timestamp_ms: timestamp_ms.map_err(wrong_time)?,
             headers: self.headers.iter().map(|text| header(text)).collect::<Result<_>>()?,
+            ttl: None,
         })
     }
 }

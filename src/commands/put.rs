@@ -1,6 +1,6 @@
 //! `prkdb put`: one value under one key.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use prkdb_client::Put;
 
@@ -9,6 +9,7 @@ use crate::commands::{
     input::{self, Encoding},
     output::Object,
     session::{self, CollectionArg, Session},
+    values,
 };
 
 /// More than any node takes: what is longer is refused without reading it all.
@@ -19,7 +20,7 @@ Examples:
   prkdb put user:101 '{\"name\": \"Alice\"}'
   prkdb put blob < blob.bin
   prkdb put --key-encoding hex 00ff0a x
-  prkdb put lock me --if-absent
+  prkdb put lock me --if-absent --ttl 30s
   prkdb put k -- --text";
 
 /// Arguments of `put`.
@@ -49,6 +50,9 @@ pub struct Args {
     /// Drop one line break at the end of the value
     #[arg(long)]
     chomp: bool,
+    /// How long the value lasts, such as 30s or 1h; without it, as the collection says
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    ttl: Option<Duration>,
     /// Only if the key has no value
     #[arg(long, conflicts_with = "if_version")]
     if_absent: bool,
@@ -73,6 +77,9 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     let value = value(&args)?;
     let collection = session.collection(&args.collection);
     let mut put = Put::new(collection.clone(), key, value);
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
+    }
     if args.if_absent {
         put = put.if_absent();
     }

@@ -16,7 +16,7 @@ use crate::commands::{
     status,
     talk::{self, Talk},
     tree::{Cli, ClientCommand, Command, Global, cli},
-    usage, version, wal,
+    ttl, usage, version, wal,
 };
 
 /// Runs the program and returns its exit code.
@@ -71,6 +71,9 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Delete(args) => {
             block_on(session, async |session| Box::pin(delete::run(session, args)).await)
         }
+        C::Ttl(args) => block_on(session, async |session| ttl::run(session, args).await),
+        C::Expire(args) => block_on(session, async |session| ttl::expire(session, args).await),
+        C::Persist(args) => block_on(session, async |session| ttl::persist(session, args).await),
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
         C::BatchPut(args) => batch_put::run(session, &args),
         C::Produce(args) => produce::run(session, &args),

@@ -12,7 +12,7 @@ use crate::commands::{
     backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, doctor,
     get, health, help, man, metrics,
     output::{Format, TimeStyle},
-    produce, put, scan, serve, status, values, version, wal,
+    produce, put, scan, serve, status, ttl, values, version, wal,
 };
 
 /// Returns the command line of the program.
@@ -31,7 +31,7 @@ pub fn cli() -> clap::Command {
     disable_help_subcommand = true,
     propagate_version = false,
     max_term_width = 100,
-    after_help = EXAMPLES
+    after_long_help = EXAMPLES
 )]
 pub struct Cli {
     /// What all commands share.
@@ -217,6 +217,12 @@ pub enum ClientCommand {
     /// Delete keys
     #[command(visible_aliases = ["del", "rm"])]
     Delete(delete::Args),
+    /// Print how long a key's value lasts
+    Ttl(ttl::Args),
+    /// Let a key's value end now, or after a time
+    Expire(ttl::ExpireArgs),
+    /// Let a key's value last for ever
+    Persist(ttl::PersistArgs),
     /// Print keys in order
     Scan(scan::Args),
     /// Store many records from a file or standard input

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicI64},
     thread,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     core::{Node, QUEUE_WRITES_MAX, ShardHandle},
     driver::{Driver, DriverParts, Reserve},
     fatal::Fatal,
+    janitor,
     proposer::Proposer,
     raft::{Group, GroupOptions},
 };
@@ -32,7 +33,7 @@ use crate::storage::{
     disk::{Disk, Privacy, RealDisk},
     kv::window::PRODUCER_BYTES_MAX,
     log::options::{SEGMENT_BYTES_MAX_METADATA, TAIL_CACHE_BYTES},
-    sequencer::SequencerLimits,
+    sequencer::{LogClock, SequencerLimits},
 };
 
 /// Most bytes of entries under way in a shard.
@@ -315,6 +316,7 @@ impl Reserve for Ballast {
 /// What runs behind the shards of a node.
 pub(super) struct Booted {
     shards: Vec<Running>,
+    janitors: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     consensus: Handle,
     // Held last: the lock of the directory.
@@ -352,10 +354,15 @@ pub(super) async fn start(
         // The sender lives as long as the proposer, which lives as long as the node.
         let _opened = open_term.wait_for(|term| *term != 0).await;
     }
+    let janitors = handles.iter().map(|handle| {
+        let (node, handle, stop) = (Arc::clone(node), Arc::clone(handle), stop.clone());
+        tokio::spawn(janitor::run(node, handle, stop))
+    });
+    let janitors = janitors.collect();
     // Set once: a node is started once.
     let _set = node.shards.set(handles);
     let consensus = consensus.clone();
-    Ok(Booted { shards: running, stop, consensus, _directory: Arc::clone(directory) })
+    Ok(Booted { shards: running, janitors, stop, consensus, _directory: Arc::clone(directory) })
 }
 
 /// What every shard is started with.
@@ -410,6 +417,7 @@ async fn start_shard(
     let group = Arc::new(group);
     let (queue, writes) = mpsc::channel(QUEUE_WRITES_MAX);
     let (term, open_term) = watch::channel(0);
+    let clock_skew_ms = Arc::new(AtomicI64::new(0));
     let proposer = Proposer {
         group: Arc::clone(&group),
         shard: Arc::clone(&shard),
@@ -425,11 +433,21 @@ async fn start_shard(
         open_term: term,
         fatal: fatal.clone(),
         number,
+        log_clock: LogClock::default(),
+        clock_skew_ms: Arc::clone(&clock_skew_ms),
     };
     let proposer = consensus.spawn(proposer.run());
     let checkpointer = driver.checkpointer();
     let group_of = Arc::clone(&group);
-    let handle = ShardHandle { number, shard, group: group_of, queue, open_term, checkpointer };
+    let handle = ShardHandle {
+        number,
+        shard,
+        group: group_of,
+        queue,
+        open_term,
+        checkpointer,
+        clock_skew_ms,
+    };
     Ok((Running { group, proposer, driver }, Arc::new(handle)))
 }
 
@@ -437,6 +455,10 @@ impl Booted {
     /// Lets the proposers finish, stops consensus, writes what waits, ends the threads.
     pub(super) async fn stop(self) {
         self.stop.cancel();
+        for janitor in self.janitors {
+            // A batch of its under way is answered by the proposer, which ends after it.
+            let _ended = janitor.await;
+        }
         let mut drivers = Vec::new();
         for Running { group, proposer, driver } in self.shards {
             // A panic of the task has ended the process already.

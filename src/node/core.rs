@@ -1,7 +1,10 @@
 //! What services know of the node: its shards, where a write goes, what it is doing.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,8 @@ pub struct ShardHandle {
     /// The term its sequencer is open in; 0 = closed.
     pub(super) open_term: watch::Receiver<u64>,
     pub(super) checkpointer: Checkpointer,
+    /// How far the wall clock is ahead of the log's time, where it is not followed.
+    pub(super) clock_skew_ms: Arc<AtomicI64>,
 }
 
 impl ShardHandle {
@@ -103,6 +108,17 @@ impl ShardHandle {
     /// Returns the term it takes writes in; 0 if it does not.
     pub fn term(&self) -> u64 {
         *self.open_term.borrow()
+    }
+
+    /// Returns a watch of the term it takes writes in.
+    pub(super) fn leading(&self) -> watch::Receiver<u64> {
+        self.open_term.clone()
+    }
+
+    /// Returns how many milliseconds the wall clock was ahead of the log's time at the last write: more
+    /// than it may be, it is being followed slowly. 0 = it is followed.
+    pub fn clock_skew_ms(&self) -> i64 {
+        self.clock_skew_ms.load(Ordering::Relaxed)
     }
 
     /// Returns how many committed entries are not applied.

@@ -57,6 +57,8 @@ methods! {
     ExchangePut = "Kv/Exchange.Put";
     /// A get inside a stream.
     ExchangeGet = "Kv/Exchange.Get";
+    /// Another time to live for a key.
+    Expire = "Kv/Expire";
     /// A delete inside a stream.
     ExchangeDelete = "Kv/Exchange.Delete";
     /// A get of many keys inside a stream.

@@ -18,6 +18,7 @@ mod fatal;
 pub mod fuzz;
 pub mod growth;
 pub mod http;
+mod janitor;
 pub mod limits;
 mod machine;
 pub mod metrics;

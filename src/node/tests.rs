@@ -60,7 +60,7 @@ impl Running {
 }
 
 fn host_partition() -> WriteRequest {
-    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true };
+    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true, ttl_ms: 0 };
     let change = Some(ShardChange::PartitionPut(put));
     let commands = vec![ShardCommand { id: 1, version: 1, change }];
     WriteRequest::Control { commands, timestamp_ms: 0 }
@@ -75,6 +75,8 @@ fn put(key: &'static [u8], value: &'static [u8], sequence: i32) -> WriteRequest 
         timestamp_ms: 7,
         producer: Some(ProducerStamp { id: 5, epoch: 0, base_sequence: sequence }),
         condition: Condition::None,
+        ttl: None,
+        headers: Vec::new(),
     }
 }
 
@@ -120,6 +122,8 @@ fn concurrent_writers_are_gathered_and_all_answered() {
                     timestamp_ms: 7,
                     producer: None,
                     condition: Condition::IfAbsent,
+                    ttl: None,
+                    headers: Vec::new(),
                 };
                 node.write(1, request, None).await.unwrap().base_offset
             });

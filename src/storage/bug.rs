@@ -30,6 +30,12 @@ pub enum Bug {
     HistoryNotChecked,
     /// Looking at a log does not look behind its end for what tells that more was synced.
     BehindNotRead,
+    /// A sweep takes keys that are not expired.
+    SweptUnexpired,
+    /// A sweep does not look at what is under way.
+    SweptUnseen,
+    /// Readers do not look at when a key expires.
+    ExpiryNotRead,
     /// A decoder believes a length before it looks whether so many bytes are there.
     LengthBelieved,
 }

@@ -28,8 +28,8 @@ mod model_tests;
 pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
 pub use shard::{
-    CHECKPOINT_BYTES, CopyPart, Fetched, Found, JudgedShard, Shard, ShardCopy, ShardOptions,
-    ShardStats, Snapshot, adopt,
+    CHECKPOINT_BYTES, CopyPart, Fetched, Found, JudgedShard, KeyRange, Shard, ShardCopy,
+    ShardOptions, ShardStats, Snapshot, adopt,
 };
 pub use stream::{Bounds, SidecarDone, SidecarJob};
 pub use values::ValueReader;

@@ -1,225 +1,35 @@
 //! The engine, driven inline on a simulated disk, against a plain map.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+mod engine;
+mod ttl;
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+
 use prkdb_types::{
-    BatchBuilder, Compression, ErrorCode, ProducerStamp, ShardCommand,
-    command::{PartitionDrop, PartitionPut, ShardChange},
+    ErrorCode, ProducerStamp, ShardCommand,
+    command::{PartitionDrop, ShardChange},
+    headers::Ttl,
 };
 use proptest::prelude::*;
 
+use self::engine::{COLLECTION, Engine, PARTITIONS, batch, delete, partition_of, put};
 use super::{
-    Shard, ShardOptions,
-    clock::SeededRng,
-    disk::{Disk as _, sim::SimDisk},
-    kv::{catalog::CONTROL_PARTITION, state::Applied},
-    log::{
-        PrepareMode,
-        entry::{Entry, LogId, Payload},
-    },
-    sequencer::{
-        Answer, CheckedBatch, Condition, KeyRules, Keyless, Sequencer, SequencerLimits, Verdict,
-        WriteRequest,
-    },
+    kv::{catalog::CONTROL_PARTITION, state::Expired},
+    log::entry::Payload,
+    sequencer::{Answer, Condition, Verdict, WriteRequest},
 };
-
-const DIR: &str = "/shard";
-const COLLECTION: u32 = 1;
-const PARTITIONS: u32 = 3;
-
-const LIMITS: SequencerLimits = SequencerLimits {
-    entry_bytes_max: 64 << 10,
-    in_flight_bytes_max: 1 << 20,
-    in_flight_entries_max: 16,
-    index_bytes_max: u64::MAX,
-};
-
-/// A shard with its driver, its one replica's Raft reduced to "what is synced is committed".
-struct Engine {
-    disk: SimDisk,
-    shard: Shard,
-    sequencer: Sequencer,
-    term: u64,
-    last_index: u64,
-}
-
-impl Engine {
-    fn new() -> Self {
-        let disk = SimDisk::new();
-        disk.create_dir(Path::new(DIR)).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        let mut engine = Self::open(disk, 1);
-        let commands = (1..=PARTITIONS)
-            .map(|partition| ShardCommand {
-                id: partition.into(),
-                version: 1,
-                change: Some(ShardChange::PartitionPut(PartitionPut {
-                    partition,
-                    collection: COLLECTION,
-                    number: partition - 1,
-                    key_index: true,
-                })),
-            })
-            .collect();
-        engine.accept(&WriteRequest::Control { commands, timestamp_ms: 0 });
-        engine.commit();
-        engine
-    }
-
-    fn open(disk: SimDisk, term: u64) -> Self {
-        let options = ShardOptions {
-            shard: 1,
-            cluster_id: [1; 16],
-            segment_bytes_first: 16 << 10,
-            segment_bytes_max: 64 << 10,
-            tail_cache_bytes: 4 << 10,
-            producer_bytes_max: 1 << 20,
-            checkpoint_bytes: u64::MAX,
-        };
-        let rng = &mut SeededRng::new(7);
-        let (shard, _) =
-            Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 0).unwrap();
-        // What recovery believes is committed where there is one replica; a node learns it from Raft.
-        let last = shard.log_state().last.map_or(0, |id| id.index);
-        let applied = shard.applied().0.map_or(0, |id| id.index);
-        let mut engine =
-            Self { disk, shard, sequencer: Sequencer::open(term, LIMITS), term, last_index: last };
-        for index in applied + 1..=last {
-            engine.apply(index);
-        }
-        engine.append(Payload::Blank);
-        engine
-    }
-
-    fn append(&mut self, payload: Payload) -> Option<Applied> {
-        self.last_index += 1;
-        let id = LogId { term: self.term, index: self.last_index };
-        self.shard.append(vec![Entry { id, is_void: false, payload }]).unwrap();
-        self.drive();
-        self.shard.set_committed(Some(id));
-        self.apply(id.index)
-    }
-
-    fn apply(&mut self, index: u64) -> Option<Applied> {
-        let id = self.shard.log_id_at(index).unwrap();
-        let applied = self.shard.apply_all(&[id]).unwrap().pop_front();
-        if let Some(applied) = &applied {
-            self.sequencer.resolved(applied.sequence);
-        }
-        applied
-    }
-
-    fn drive(&self) {
-        loop {
-            if let Some(job) = self.shard.next_prepare() {
-                let result = job.run(PrepareMode::Allocate);
-                self.shard.prepared(job, result).unwrap();
-            } else if let Some(job) = self.shard.next_flush() {
-                let result = job.run();
-                self.shard.flushed(job, result).unwrap();
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn commit(&mut self) -> Option<Applied> {
-        let write = self.sequencer.take_entry()?;
-        let applied = self.append(Payload::Normal(write));
-        assert!(!applied.as_ref().unwrap().is_void);
-        applied
-    }
-
-    fn decide(&mut self, request: &WriteRequest) -> Verdict {
-        loop {
-            match self.shard.decide(&mut self.sequencer, request, 5) {
-                Verdict::Full | Verdict::WaitFor(_) => self.commit().map(drop).unwrap(),
-                verdict => return verdict,
-            }
-        }
-    }
-
-    /// Returns the base offset given.
-    fn accept(&mut self, request: &WriteRequest) -> u64 {
-        match self.decide(request) {
-            Verdict::Accepted { base_offset, .. } => base_offset,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn restart(self) -> Self {
-        self.shard.mark_synced();
-        self.drive();
-        Self::open(self.disk.clone(), self.term + 1)
-    }
-
-    fn crash(self) -> Self {
-        Self::open(self.disk.clone_image(), self.term + 1)
-    }
-}
-
-fn partition_of(key: &[u8]) -> u32 {
-    1 + u32::from(key[0]) % PARTITIONS
-}
-
-fn put(
-    key: &[u8],
-    value: &[u8],
-    producer: Option<ProducerStamp>,
-    condition: Condition,
-) -> WriteRequest {
-    WriteRequest::Put {
-        partition: partition_of(key),
-        collection: COLLECTION,
-        key: Bytes::copy_from_slice(key),
-        value: Bytes::copy_from_slice(value),
-        timestamp_ms: 3,
-        producer,
-        condition,
-    }
-}
-
-fn delete(key: &[u8]) -> WriteRequest {
-    WriteRequest::Delete {
-        partition: partition_of(key),
-        collection: COLLECTION,
-        key: Bytes::copy_from_slice(key),
-        timestamp_ms: 3,
-        producer: None,
-        condition: Condition::None,
-    }
-}
-
-fn batch(
-    partition: u32,
-    records: &[(Vec<u8>, Option<Vec<u8>>)],
-    stamp: ProducerStamp,
-) -> WriteRequest {
-    let mut builder = BatchBuilder::new(stamp, Compression::Lz4);
-    for (key, value) in records {
-        builder.push(4, Some(key), value.as_deref(), &[]).unwrap();
-    }
-    let rules = KeyRules {
-        bytes_max: 100,
-        value_bytes_max: 1000,
-        records_max: 4096,
-        decompressed_bytes_max: 1 << 20,
-        number: partition,
-        partition_of: &partition_of,
-        keyless: Keyless::Refused,
-    };
-    let batch = CheckedBatch::check(builder.finish().unwrap().to_bytes(), Some(&rules)).unwrap();
-    WriteRequest::Batch { partition, collection: COLLECTION, batch }
-}
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u8, Vec<u8>),
+    Put(u8, Vec<u8>, Option<u8>),
     IfAbsent(u8, Vec<u8>),
     IfVersion(u8, bool),
     Delete(u8),
     Batch(Vec<(u8, Option<u8>)>),
+    /// The clock goes on.
+    Wait(u8),
+    /// Expired keys get their tombstones, so many at most.
+    Sweep(usize),
     Commit,
     Restart,
     Crash,
@@ -228,7 +38,10 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let value = || prop::collection::vec(any::<u8>(), 0..200);
     let step = prop_oneof![
-        6 => (0..12u8, value()).prop_map(|(k, v)| Step::Put(k, v)),
+        6 => (0..12u8, value(), prop::option::weighted(0.4, any::<u8>()))
+            .prop_map(|(k, v, ttl)| Step::Put(k, v, ttl)),
+        2 => any::<u8>().prop_map(Step::Wait),
+        2 => (1..5usize).prop_map(Step::Sweep),
         2 => (0..12u8, value()).prop_map(|(k, v)| Step::IfAbsent(k, v)),
         2 => (0..12u8, any::<bool>()).prop_map(|(k, is_right)| Step::IfVersion(k, is_right)),
         2 => (0..12u8).prop_map(Step::Delete),
@@ -240,50 +53,88 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 20..120)
 }
 
-/// Value and version of each key.
-type Model = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+/// What a key has.
+#[derive(Clone, Debug)]
+struct Kept {
+    value: Vec<u8>,
+    version: u64,
+    /// How long it lasts.
+    ttl_ms: Option<u8>,
+    /// The number of the entry it is in, from whose time on it does.
+    commit: usize,
+}
+
+type Model = BTreeMap<Vec<u8>, Kept>;
 
 fn check(engine: &Engine, model: &Model) {
     for key in 0..12u8 {
         let found = engine.shard.get(COLLECTION, &[key]).unwrap();
         let found = found.map(|found| (found.value.to_vec(), found.version));
-        assert_eq!(found.as_ref(), model.get(&vec![key]), "key {key}");
+        let kept = engine.live(model, &[key]);
+        assert_eq!(found, kept.map(|it| (it.value.clone(), it.version)), "key {key}");
     }
     let snapshot = engine.shard.scan(COLLECTION).unwrap();
     let all = snapshot.range(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
     let keys: Vec<Vec<u8>> = all.map(|(key, _)| key.to_vec()).collect();
-    assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());
+    let live = model.keys().filter(|key| engine.live(model, key).is_some());
+    assert_eq!(keys, live.cloned().collect::<Vec<_>>());
 }
 
 fn run(mut engine: Engine, steps: Vec<Step>) {
     let mut model = Model::new();
     for step in steps {
         match step {
-            Step::Put(key, value) => {
-                let offset = engine.accept(&put(&[key], &value, None, Condition::None));
-                model.insert(vec![key], (value, offset));
+            Step::Put(key, value, ttl_ms) => {
+                let mut request = put(&[key], &value, None, Condition::None);
+                if let WriteRequest::Put { ttl, .. } = &mut request {
+                    *ttl = ttl_ms.map(|ttl_ms| Ttl::Ms(ttl_ms.into()));
+                }
+                let version = engine.accept(&request);
+                let commit = engine.commits.len();
+                model.insert(vec![key], Kept { value, version, ttl_ms, commit });
+            }
+            Step::Wait(ms) => engine.now_ms += i64::from(ms),
+            Step::Sweep(keys_max) => {
+                engine.commit();
+                let due = engine.shard.expired(engine.now_ms, keys_max, 1000);
+                let Some(Expired { collection, partition, keys }) = due else { continue };
+                assert!(keys.len() <= keys_max);
+                let request = WriteRequest::Sweep { partition, collection, keys: keys.clone() };
+                engine.accept(&request);
+                for (key, version) in keys {
+                    let gone = model.remove(&key[..]).unwrap();
+                    let from_ms = engine.commits[gone.commit];
+                    assert!(from_ms + i64::from(gone.ttl_ms.unwrap()) <= engine.now_ms);
+                    assert_eq!(gone.version, version);
+                }
             }
             Step::IfAbsent(key, value) => {
                 let verdict = engine.decide(&put(&[key], &value, None, Condition::IfAbsent));
-                match (verdict, model.get(&vec![key])) {
+                match (verdict, engine.live(&model, &[key])) {
                     (Verdict::Accepted { base_offset, .. }, None) => {
-                        model.insert(vec![key], (value, base_offset));
+                        let (version, commit) = (base_offset, engine.commits.len());
+                        model.insert(vec![key], Kept { value, version, ttl_ms: None, commit });
                     }
                     (Verdict::Answered { answer: Answer::Refused(refusal), .. }, Some(known)) => {
                         assert_eq!(refusal.code, ErrorCode::VersionMismatch);
-                        assert_eq!(refusal.current_version, Some(known.1));
+                        assert_eq!(refusal.current_version, Some(known.version));
                     }
                     other => panic!("{other:?}"),
                 }
             }
             Step::IfVersion(key, is_right) => {
-                let known = model.get(&vec![key]).map(|(_, version)| *version);
+                // As it was applied: an answer that waits for it sees the same.
+                let known = model.get(&vec![key]).map(|kept| kept.version);
                 let wanted = known.map_or(0, |version| version + u64::from(!is_right));
                 let request = put(&[key], b"cas", None, Condition::IfVersion(wanted));
-                match engine.decide(&request) {
+                let verdict = engine.decide(&request);
+                let known = engine.live(&model, &[key]).map(|kept| kept.version);
+                match verdict {
                     Verdict::Accepted { base_offset, .. } => {
                         assert!(is_right && known.is_some());
-                        model.insert(vec![key], (b"cas".to_vec(), base_offset));
+                        let (value, commit) = (b"cas".to_vec(), engine.commits.len());
+                        let kept = Kept { value, version: base_offset, ttl_ms: None, commit };
+                        model.insert(vec![key], kept);
                     }
                     Verdict::Answered { answer: Answer::Refused(refusal), .. } => {
                         assert_eq!(refusal.current_version, known);
@@ -293,12 +144,15 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
                 }
             }
             Step::Delete(key) => {
-                let removed = model.remove(&vec![key]);
-                match engine.decide(&delete(&[key])) {
-                    Verdict::Accepted { .. } => assert!(removed.is_some()),
-                    Verdict::Answered { answer: Answer::Absent { .. }, .. } => {
-                        assert!(removed.is_none());
+                let verdict = engine.decide(&delete(&[key]));
+                let is_live = engine.live(&model, &[key]).is_some();
+                match verdict {
+                    Verdict::Accepted { .. } => {
+                        assert!(is_live);
+                        model.remove(&vec![key]);
                     }
+                    // One that is expired waits for its sweep.
+                    Verdict::Answered { answer: Answer::Absent { .. }, .. } => assert!(!is_live),
                     other => panic!("{other:?}"),
                 }
             }
@@ -312,7 +166,10 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
                 let offset = engine.accept(&batch(partition, &records, ProducerStamp::NONE));
                 for (version, (key, value)) in (offset..).zip(records) {
                     match value {
-                        Some(value) => model.insert(key, (value, version)),
+                        Some(value) => {
+                            let commit = engine.commits.len();
+                            model.insert(key, Kept { value, version, ttl_ms: None, commit })
+                        }
                         None => model.remove(&key),
                     };
                 }

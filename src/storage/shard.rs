@@ -8,30 +8,35 @@
 //! - `stream`: the batches of a partition from an offset on.
 //! - `checkpoint`: when one is due, and what a shard opens with.
 //! - `copy`: the files of the last one, for a backup.
+//! - `read`: what readers see of the keys.
+//! - `range`: keys in order, without those that are expired.
 //!
 //! Owns the order of the locks (checkpoints, log, state, streams). Does not know who drives it.
 
 mod apply;
 mod checkpoint;
 mod copy;
+mod range;
+mod read;
 mod stream;
 
 use std::{
     io,
-    ops::{Bound, Range},
+    ops::Range,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32},
     },
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 
 use self::checkpoint::{Checkpoints, no_streams};
 pub use self::{
     copy::{CopyPart, ShardCopy, adopt},
+    range::KeyRange,
+    read::{Found, Snapshot},
     stream::Fetched,
 };
 use super::{
@@ -42,7 +47,6 @@ use super::{
     kv::{
         catalog::Catalog,
         state::{PartitionStats, Roots, State},
-        tree::{Iter, Leaf, Root},
     },
     log::{
         Evidence, FlushJob, JudgedLog, Log, LogState, PrepareDone, PrepareJob, Prepared, Recovery,
@@ -53,7 +57,6 @@ use super::{
     },
     sequencer::{Sequencer, Verdict, WriteRequest},
     stream::StreamIndex,
-    values,
 };
 
 /// What a shard is told when it is opened.
@@ -74,9 +77,6 @@ pub struct ShardOptions {
     /// The least growth of the log from one checkpoint to the next.
     pub checkpoint_bytes: u64,
 }
-
-/// After a read, so many groups of entries are shown to readers without their asking.
-const GROUPS_WITH_READERS: u32 = 256;
 
 /// Default for the growth of a log from one checkpoint to the next.
 pub const CHECKPOINT_BYTES: u64 = 256 << 20;
@@ -121,6 +121,7 @@ impl JudgedShard {
             segments,
             roots: ArcSwap::default(),
             groups_with_readers: AtomicU32::new(0),
+            log_time_ms: AtomicI64::new(i64::MIN),
             catalog: ArcSwap::default(),
         };
         shard.restore_streams()?;
@@ -147,36 +148,9 @@ pub struct Shard {
     roots: ArcSwap<Roots>,
     /// So many more groups of entries are shown to readers as they are applied.
     groups_with_readers: AtomicU32,
+    /// The log's time as applied: what is expired by it, readers do not see.
+    log_time_ms: AtomicI64,
     catalog: ArcSwap<Catalog>,
-}
-
-/// A key's latest record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its value.
-    pub value: Bytes,
-    /// Its offset.
-    pub version: u64,
-    /// Its partition, as in frames.
-    pub partition: u32,
-    /// The producer's time.
-    pub timestamp_ms: i64,
-}
-
-/// The keys of a collection at one revision.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The keys.
-    pub root: Root,
-    /// The revision: nothing that was applied up to it is missing.
-    pub revision: u64,
-}
-
-impl Snapshot {
-    /// Returns the keys between two bounds.
-    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
-        self.root.range(from, to)
-    }
 }
 
 /// Figures of a shard.
@@ -394,62 +368,6 @@ impl Shard {
         now_ms: i64,
     ) -> Verdict {
         sequencer.decide(&self.state(), request, now_ms)
-    }
-
-    /// Reads the latest record of a key.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn get(&self, collection: u32, key: &[u8]) -> Result<Option<Found>, StorageError> {
-        let Some(leaf) = self.leaf(collection, key) else { return Ok(None) };
-        self.leaf_value(leaf).map(Some)
-    }
-
-    /// Returns where the latest record of a key stands.
-    pub fn leaf(&self, collection: u32, key: &[u8]) -> Option<Leaf> {
-        self.with_root(collection, |root| root.get(key))?
-    }
-
-    /// Looks at the newest root of a collection; `None` if it has no key index here.
-    fn with_root<T>(&self, collection: u32, look: impl FnOnce(&Root) -> T) -> Option<T> {
-        // Readers that come again and again write no shared memory.
-        if self.groups_with_readers.load(Ordering::Relaxed) < GROUPS_WITH_READERS / 2 {
-            self.groups_with_readers.store(GROUPS_WITH_READERS, Ordering::Relaxed);
-        }
-        let roots = self.roots.load();
-        let published = roots.get(&collection)?.load();
-        if let Some(root) = &*published {
-            return Some(look(root));
-        }
-        // Nobody had read for long. What was acknowledged is applied, so it is in this one.
-        let root = self.state().show(collection)?;
-        Some(look(&root))
-    }
-
-    /// Reads the record at a leaf. It stays readable: nothing written is overwritten.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn leaf_value(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        values::read(&self.segments, leaf)
-    }
-
-    /// Returns the segments.
-    pub(super) fn segments(&self) -> &Arc<Segments> {
-        &self.segments
-    }
-
-    /// Returns the index of the last entry applied; 0 if there is none.
-    pub fn revision(&self) -> u64 {
-        self.state().applied().map_or(0, |id| id.index)
-    }
-
-    /// Returns the keys of a collection as they are now; `None` if it has no key index here.
-    pub fn scan(&self, collection: u32) -> Option<Snapshot> {
-        // The revision first: the root is then at least as new.
-        let revision = self.revision();
-        let root = self.with_root(collection, Root::clone)?;
-        Some(Snapshot { root, revision })
     }
 
     /// Returns the catalogue as applied.

@@ -82,6 +82,24 @@ pub(super) fn read(segments: &Segments, leaf: Leaf) -> Result<Found, StorageErro
     found(&segment, leaf, &records, start)
 }
 
+/// Reads the record at a leaf with its headers; one without a value has an empty one.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_with_headers(
+    segments: &Segments,
+    leaf: Leaf,
+) -> Result<(Found, Vec<(String, Bytes)>), StorageError> {
+    let segment = segment(segments, leaf)?;
+    let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
+    let found = found(&segment, leaf, &records, start)?;
+    let record = records.get_at(start).map_err(|error| damaged(&segment, leaf, &error))?;
+    let own = |(name, value): (&str, Option<&[u8]>)| {
+        (name.to_owned(), Bytes::copy_from_slice(value.unwrap_or_default()))
+    };
+    Ok((found, record.headers().map(own).collect()))
+}
+
 fn segment(segments: &Segments, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
     let number = u64::from(leaf.segment);
     segments.get(number).ok_or_else(|| StorageError::Discontinuous {
@@ -115,6 +133,7 @@ fn found(
         version: leaf.version,
         partition: leaf.partition,
         timestamp_ms: record.timestamp_ms,
+        expires_ms: leaf.expires_ms,
     })
 }
 

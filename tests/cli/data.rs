@@ -44,7 +44,8 @@ fn a_missing_key_is_exit_3_and_the_others_are_printed() {
     let meta = node.run("get a --with-meta");
     assert_eq!(
         meta.text(),
-        "KEY\tVALUE\tVERSION\tPARTITION\tTIMESTAMP\na\t1\t0\t0\t1970-01-01T00:00:00.000Z\n"
+        "KEY\tVALUE\tVERSION\tPARTITION\tTIMESTAMP\tTTL\n\
+         a\t1\t0\t0\t1970-01-01T00:00:00.000Z\t-\n"
     );
 }
 

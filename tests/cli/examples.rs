@@ -34,6 +34,8 @@ fn prepare(node: &Node) {
         "put user:101 a",
         "put user:102 b",
         "put session:1 c",
+        "put session:123 c --ttl 1h",
+        "collection create sessions --if-not-exists",
         "put blob d",
         "delete lock",
     ] {

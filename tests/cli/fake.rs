@@ -168,6 +168,8 @@ impl State {
             version: *version,
             partition: 0,
             timestamp_ms: 0,
+            expires_at_ms: None,
+            ttl_ms: None,
         });
         v1::GetReply { found, revision: 1 }
     }
@@ -359,6 +361,13 @@ impl kv_server::Kv for Service {
         Err(Status::unimplemented("only over the stream"))
     }
 
+    async fn expire(
+        &self,
+        _: Request<v1::ExpireRequest>,
+    ) -> Result<Response<v1::ExpireReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn multi_get(
         &self,
         _: Request<v1::MultiGetRequest>,
@@ -418,6 +427,7 @@ impl kv_server::Kv for Service {
                 version: *version,
                 partition: 0,
                 timestamp_ms: 0,
+                ..Row::default()
             })
             .collect();
         let count = u64::try_from(rows.len()).unwrap();

@@ -23,7 +23,8 @@ fn help_of_every_command_is_on_stdout_and_has_two_examples() {
 /// The examples of every command.
 pub(crate) fn examples() -> Vec<String> {
     fn collect(command: &clap::Command, all: &mut Vec<String>) {
-        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let after = command.get_after_help().or(command.get_after_long_help());
+        let after = after.map(ToString::to_string).unwrap_or_default();
         let lines = after.lines().filter(|line| line.starts_with("  "));
         all.extend(lines.map(|line| line.trim().to_owned()));
         command.get_subcommands().for_each(|sub| collect(sub, all));

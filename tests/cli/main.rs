@@ -29,5 +29,6 @@ mod startup;
 mod supervised;
 mod support;
 mod terminal;
+mod ttl;
 mod wal;
 mod watching;

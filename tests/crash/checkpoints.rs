@@ -13,7 +13,7 @@ use prkdb::storage::{
 
 use super::{
     damage::files_of,
-    oracle::{Tally, check_load, check_shard},
+    oracle::{Tally, apply_rest, check_load, check_shard},
     power::say,
     rig::{DIR, new_disk},
     shard::{CHECKPOINT_BYTES, Load, checkpoint, drive, open, open_with, run_with, try_open},
@@ -95,6 +95,9 @@ fn a_damaged_manifest_or_checkpoint_costs_time_and_nothing_else() {
 fn read_all(disk: &SimDisk, load: &Load) -> Result<usize, String> {
     // The entry that the checkpoint was taken at is read at the start.
     let Ok(shard) = try_open(disk) else { return Ok(1) };
+    if apply_rest(&shard).is_err() {
+        return Ok(1);
+    }
     let model = load.models.last().unwrap();
     let mut refused = 0;
     for (key, value) in model.values() {

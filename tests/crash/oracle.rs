@@ -55,13 +55,9 @@ pub(crate) fn check_shard(
     if count < synced || count > appended {
         return Err(format!("{count} entries of {synced} acknowledged and {appended} attempted"));
     }
-    // What was saved as committed is applied; Raft has the rest applied.
-    let applied = shard.applied().0.map_or(0, |id| usize::try_from(id.index + 1).unwrap());
-    let ids: Vec<LogId> =
-        (applied..count).map(|index| LogId { term: TERM, index: index as u64 }).collect();
-    shard.apply_all(&ids).map_err(|error| error.to_string())?;
+    apply_rest(shard)?;
     let Some(model) = count.checked_sub(1).map(|last| &load.models[last]) else { return Ok(()) };
-    for (key, (value, version)) in &model.keys {
+    for (key, (value, version)) in model.live() {
         let found = shard.get(COLLECTION, key).map_err(|error| error.to_string())?;
         if found.is_none_or(|found| found.value != *value || found.version != *version) {
             return Err(format!("key {key:?} is not that of {count} entries"));
@@ -70,10 +66,10 @@ pub(crate) fn check_shard(
     if let Some(snapshot) = shard.scan(COLLECTION) {
         let all = snapshot.range(Bound::Unbounded, Bound::Unbounded);
         let keys: Vec<Vec<u8>> = all.map(|(key, _)| key).collect();
-        if keys != model.keys.keys().cloned().collect::<Vec<_>>() {
+        if keys != model.live().map(|(key, _)| key.clone()).collect::<Vec<_>>() {
             return Err(format!("keys are not those of {count} entries"));
         }
-    } else if !model.keys.is_empty() {
+    } else if model.live().next().is_some() {
         return Err("no key index".to_owned());
     }
     for (partition, next) in &model.next_offsets {
@@ -99,6 +95,14 @@ pub(crate) fn check_shard(
     check_windows(shard, model)
 }
 
+/// What was saved as committed is applied at the start; Raft has the rest applied.
+pub(crate) fn apply_rest(shard: &Shard) -> Result<(), String> {
+    let count = shard.log_state().last.map_or(0, |last| last.index + 1);
+    let applied = shard.applied().0.map_or(0, |id| id.index + 1);
+    let ids: Vec<LogId> = (applied..count).map(|index| LogId { term: TERM, index }).collect();
+    shard.apply_all(&ids).map(drop).map_err(|error| error.to_string())
+}
+
 /// A repeat is known and gets the offset it got, and a gap is refused.
 fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
     let mut sequencer = Sequencer::open(TERM + 1, LIMITS);
@@ -121,6 +125,8 @@ fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
             timestamp_ms: 3,
             producer: Some(ahead),
             condition: Condition::None,
+            ttl: None,
+            headers: Vec::new(),
         };
         match shard.decide(&mut sequencer, &gap, 5) {
             Verdict::Answered { answer: Answer::Refused(refusal), .. }

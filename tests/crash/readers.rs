@@ -1,6 +1,7 @@
 //! Readers that come and go while a shard applies: each sees every write that was acknowledged before.
 
 use std::{
+    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -41,7 +42,7 @@ fn write(shard: &Shard, sequencer: &mut Sequencer, index: u64, request: &WriteRe
 
 /// A partition with a key index.
 fn with_partition() -> WriteRequest {
-    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true };
+    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true, ttl_ms: 0 };
     let change = Some(ShardChange::PartitionPut(put));
     let commands = vec![ShardCommand { id: 1, version: 1, change }];
     WriteRequest::Control { commands, timestamp_ms: 0 }
@@ -67,7 +68,9 @@ fn every_reader_sees_what_was_acknowledged_before_it_read() {
                         u64::from_be_bytes(found.value.as_ref().try_into().unwrap())
                     });
                     assert!(seen >= before, "{seen} after {before} was acknowledged");
-                    let keys = shard.scan(1).map_or(0, |snapshot| snapshot.root.len());
+                    let keys = shard.scan(1).map_or(0, |snapshot| {
+                        snapshot.range(Bound::Unbounded, Bound::Unbounded).count()
+                    });
                     assert_eq!(keys, usize::from(seen > 0 || keys > 0));
                     reads += 1;
                     while acknowledged.load(Ordering::Acquire) < before + pause
@@ -89,6 +92,8 @@ fn every_reader_sees_what_was_acknowledged_before_it_read() {
             timestamp_ms: 3,
             producer: None,
             condition: Condition::None,
+            ttl: None,
+            headers: Vec::new(),
         };
         write(&shard, &mut sequencer, number, &request);
         acknowledged.store(number, Ordering::Release);

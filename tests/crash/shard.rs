@@ -19,6 +19,7 @@ use prkdb::storage::{
 use prkdb_types::{
     BatchBuilder, Compression, ProducerStamp, ShardCommand,
     command::{PartitionPut, ShardChange},
+    headers::Ttl,
 };
 
 use super::rig::{DIR, new_disk};
@@ -30,6 +31,8 @@ const EVENTS: u32 = 2;
 const EVENTS_PARTITION: u32 = 4;
 const EVENTS_PRODUCER: i64 = 30;
 pub(crate) const TERM: u64 = 4;
+/// How long values of partition 3 last that state nothing else.
+const PARTITION_TTL_MS: u64 = 700;
 pub(crate) const LIMITS: SequencerLimits = SequencerLimits {
     entry_bytes_max: 64 << 10,
     in_flight_bytes_max: 1 << 20,
@@ -53,11 +56,41 @@ pub(crate) struct Model {
     pub(crate) keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
     pub(crate) producers: BTreeMap<i64, Sent>,
     pub(crate) next_offsets: BTreeMap<u32, u64>,
+    /// Until when keys last that expire.
+    pub(crate) lives: BTreeMap<Vec<u8>, Life>,
+    pub(crate) log_time_ms: i64,
+}
+
+/// Until when a key lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// So long from the time of the entry that is being gathered.
+    For(u64),
+    /// Up to this time.
+    Until(i64),
 }
 
 impl Model {
+    /// Returns the keys that are not expired.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&Vec<u8>, &(Vec<u8>, u64))> {
+        self.keys.iter().filter(|(key, _)| match self.lives.get(*key) {
+            Some(Life::Until(end_ms)) => *end_ms > self.log_time_ms,
+            _ => true,
+        })
+    }
+
+    /// Sets the time of an entry, from which on what it holds lasts.
+    pub(crate) fn stamp(&mut self, append_time_ms: i64) {
+        self.log_time_ms = append_time_ms;
+        for life in self.lives.values_mut() {
+            if let Life::For(ttl_ms) = *life {
+                *life = Life::Until(append_time_ms.saturating_add_unsigned(ttl_ms));
+            }
+        }
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
-        self.keys.iter().map(|(key, (value, _))| (key, value))
+        self.live().map(|(key, (value, _))| (key, value))
     }
 }
 
@@ -172,19 +205,26 @@ impl Load {
 
     fn take(&mut self) {
         if let Some(write) = self.sequencer.take_entry() {
+            self.gathered.stamp(write.append_time_ms);
             self.append(Payload::Normal(write));
         }
     }
 
     fn accept(&mut self, request: &WriteRequest) -> Option<u64> {
         loop {
-            match self.shard.decide(&mut self.sequencer, request, 5) {
+            let now_ms = self.now_ms();
+            match self.shard.decide(&mut self.sequencer, request, now_ms) {
                 Verdict::Accepted { base_offset, .. } => return Some(base_offset),
                 Verdict::Full | Verdict::WaitFor(_) => self.take(),
                 Verdict::Answered { answer: Answer::Absent { .. }, .. } => return None,
                 answered @ Verdict::Answered { .. } => panic!("{answered:?}"),
             }
         }
+    }
+
+    /// Ten milliseconds an entry.
+    fn now_ms(&self) -> i64 {
+        10 * i64::try_from(self.models.len()).unwrap()
     }
 
     fn stamp(&self, producer: i64) -> ProducerStamp {
@@ -212,8 +252,13 @@ impl Load {
                 producer: None,
                 condition: Condition::None,
             };
-            if let Some(offset) = self.accept(&request) {
+            let was_live = self.gathered.live().any(|(live, _)| live.as_slice() == key);
+            let deleted = self.accept(&request);
+            // What ends between the two is there still.
+            assert!(deleted.is_some() >= was_live || self.gathered.lives.contains_key(&key[..]));
+            if let Some(offset) = deleted {
                 self.gathered.keys.remove(&key[..]);
+                self.gathered.lives.remove(&key[..]);
                 self.gathered.next_offsets.insert(partition, offset + 1);
                 self.streamed(partition, (3, Some(key.to_vec()), None));
             }
@@ -222,6 +267,7 @@ impl Load {
         let len = usize::try_from(self.below(500)).unwrap();
         let value = vec![self.rng.next_u64().to_le_bytes()[0]; len];
         let producer = (key[0] < 6).then_some(10 + i64::from(partition));
+        let ttl_ms = self.below(600);
         let request = WriteRequest::Put {
             partition,
             collection,
@@ -230,10 +276,18 @@ impl Load {
             timestamp_ms: 3,
             producer: producer.map(|producer| self.stamp(producer)),
             condition: Condition::None,
+            ttl: (ttl_ms < 200).then_some(Ttl::Ms(ttl_ms)),
+            headers: Vec::new(),
         };
         let offset = self.accept(&request).unwrap();
         self.streamed(partition, (3, Some(key.to_vec()), Some(value.clone())));
         self.gathered.keys.insert(key.to_vec(), (value, offset));
+        self.gathered.lives.remove(&key[..]);
+        if ttl_ms < 200 {
+            self.gathered.lives.insert(key.to_vec(), Life::For(ttl_ms));
+        } else if partition == 3 {
+            self.gathered.lives.insert(key.to_vec(), Life::For(PARTITION_TTL_MS));
+        }
         self.gathered.next_offsets.insert(partition, offset + 1);
         if let Some(producer) = producer {
             self.sent(producer, request, offset, 1);
@@ -268,6 +322,10 @@ impl Load {
         let offset = self.accept(&request).unwrap();
         for (version, (key, value)) in (offset..).zip(records) {
             self.streamed(partition, (4, Some(key.to_vec()), value.clone()));
+            self.gathered.lives.remove(&key[..]);
+            if partition == 3 && value.is_some() {
+                self.gathered.lives.insert(key.to_vec(), Life::For(PARTITION_TTL_MS));
+            }
             match value {
                 Some(value) => self.gathered.keys.insert(key.to_vec(), (value, version)),
                 None => self.gathered.keys.remove(&key[..]),
@@ -275,6 +333,24 @@ impl Load {
             self.gathered.next_offsets.insert(partition, version + 1);
         }
         self.sent(producer, request, offset, count);
+    }
+
+    /// Tombstones for keys that are expired.
+    fn sweep(&mut self) {
+        self.take();
+        let now_ms = self.now_ms();
+        let keys_max = usize::try_from(1 + self.below(3)).unwrap();
+        let Some(expired) = self.shard.expired(now_ms, keys_max, 1000) else { return };
+        let (partition, collection) = (expired.partition, expired.collection);
+        let request = WriteRequest::Sweep { partition, collection, keys: expired.keys.clone() };
+        let offset = self.accept(&request).unwrap();
+        for (at, (key, version)) in (offset..).zip(expired.keys) {
+            assert_eq!(self.gathered.keys.remove(&key[..]).unwrap().1, version);
+            let life = self.gathered.lives.remove(&key[..]);
+            assert!(matches!(life, Some(Life::Until(end_ms)) if end_ms <= now_ms), "{life:?}");
+            self.gathered.next_offsets.insert(partition, at + 1);
+            self.streamed(partition, (now_ms, Some(key.to_vec()), None));
+        }
     }
 
     /// Events, with and without keys, whose times go up and down.
@@ -328,6 +404,8 @@ pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load
                 collection: if partition == EVENTS_PARTITION { EVENTS } else { COLLECTION },
                 number: (partition - 1) % PARTITIONS,
                 key_index: partition != EVENTS_PARTITION,
+                // The keys of one partition last for some time unless they say otherwise.
+                ttl_ms: if partition == 3 { PARTITION_TTL_MS } else { 0 },
             })),
         })
         .collect();
@@ -335,9 +413,10 @@ pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load
     load.take();
     while load.models.len() < entries {
         for _ in 0..=load.below(4) {
-            match load.below(4) {
-                0 => load.write_batch(),
-                1 => load.write_events(),
+            match load.below(9) {
+                0 | 1 => load.write_batch(),
+                2 | 3 => load.write_events(),
+                4 => load.sweep(),
                 _ => load.write_one(),
             }
         }

@@ -21,3 +21,4 @@ mod scan;
 mod service;
 mod start;
 mod streams;
+mod ttl;

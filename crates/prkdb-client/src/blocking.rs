@@ -25,7 +25,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
-    ClientOptions, Partitions,
+    ClientOptions, Expire, Partitions, Renewed,
     consumer::{self, ConsumedRecord, ConsumerOptions, FetchedBatch},
     error::ClientError,
     kv::{Delete, Get, Put, Read, Written},
@@ -110,6 +110,14 @@ impl Client {
     /// As [`crate::Client::delete`].
     pub fn delete(&self, delete: Delete) -> Result<Written, ClientError> {
         self.thread.wait(self.client.delete(delete))
+    }
+
+    /// Gives a key's value another time to live.
+    ///
+    /// # Errors
+    /// As [`crate::Client::expire`].
+    pub fn expire(&self, expire: Expire) -> Result<Renewed, ClientError> {
+        self.thread.wait(self.client.expire(expire))
     }
 
     /// Reads the latest value of a key. A key without one is no error.

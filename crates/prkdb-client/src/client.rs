@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1;
-use prkdb_types::ErrorKind;
+use prkdb_types::{ErrorKind, headers::Ttl};
 use tokio::time::Instant;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -13,7 +13,7 @@ use crate::{
     attempts::{Attempts, Effect},
     backup::BackupStream,
     error::ClientError,
-    kv::{Delete, Get, MultiGet, Put, Read, Written},
+    kv::{Delete, Expire, Get, MultiGet, Put, Read, Renewed, Written},
     link::Link,
     options::ClientOptions,
     routes::Partitions,
@@ -29,6 +29,15 @@ pub enum Listing {
     Named,
     /// Also those whose name begins with two underscores.
     All,
+}
+
+/// What is to change of a collection; what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectionChanges {
+    /// How many partitions there are: more than now, and only without a key index.
+    pub partitions: Option<u32>,
+    /// How long values last that are appended from then on and state nothing else.
+    pub ttl: Option<Ttl>,
 }
 
 /// What a health check answered.
@@ -103,6 +112,17 @@ impl Client {
         let write = Write::delete(delete, || self.shared.options.clock.now_ms());
         let attempts = self.attempts("delete", Effect::Repeatable);
         self.shared.write(write, attempts).await.map(Written::from)
+    }
+
+    /// Gives a key's value another time to live: its record is appended once more. A key without a value
+    /// is left alone: `existed` is false then.
+    ///
+    /// # Errors
+    /// As [`Self::put`]. After an unknown outcome it may be sent again: the time then counts from there.
+    pub async fn expire(&self, expire: Expire) -> Result<Renewed, ClientError> {
+        let attempts = self.attempts("expire", Effect::Repeatable);
+        let call = |link: Arc<Link>, request| async move { link.kv().expire(request).await };
+        self.shared.call(attempts, expire.request, call).await.map(Renewed::from)
     }
 
     /// Reads the latest value of a key. A key without one is no error.
@@ -194,17 +214,23 @@ impl Client {
         reply.state.ok_or_else(|| incomplete("a collection"))
     }
 
-    /// Gives a collection without key index more partitions; `changed` is false where it has so many.
+    /// Changes a collection; `changed` is false where it is so already.
     ///
     /// # Errors
-    /// `NotFound` where no collection has that name; `Conflict` for one with a key index, and for fewer.
+    /// `NotFound` where no collection has that name; `Conflict` for other partitions where there is a key
+    /// index, and for fewer.
     pub async fn alter_collection(
         &self,
         name: &str,
-        partitions: Option<u32>,
+        changes: CollectionChanges,
     ) -> Result<v1::AlterCollectionReply, ClientError> {
         let attempts = self.attempts("alter collection", Effect::Repeatable);
-        let message = v1::AlterCollectionRequest { name: name.to_owned(), partitions };
+        let CollectionChanges { partitions, ttl } = changes;
+        let ttl_ms = ttl.map(|ttl| match ttl {
+            Ttl::Never => 0,
+            Ttl::Ms(ttl_ms) => ttl_ms,
+        });
+        let message = v1::AlterCollectionRequest { name: name.to_owned(), partitions, ttl_ms };
         let call =
             |link: Arc<Link>, request| async move { link.collections().alter(request).await };
         let reply = self.shared.call(attempts, message, call).await?;

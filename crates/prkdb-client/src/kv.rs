@@ -1,7 +1,10 @@
 //! What single operations ask and answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prkdb_proto::v1::{self, put_request};
+use prkdb_types::headers::Ttl;
 
 /// What must hold of a key for a write to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +43,16 @@ impl Put {
             producer: None,
             condition: None,
             want_previous: false,
+            ttl_ms: None,
         };
         Self { request, timestamp_ms: None }
+    }
+
+    /// Ends after so long, by the shard's time from the append on; what is above 100 years is cut to that.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.request.ttl_ms = ttl_ms(Ttl::of(ttl));
+        self
     }
 
     /// Only if the key has no value.
@@ -88,6 +99,59 @@ impl Put {
     /// Returns the key.
     pub fn key(&self) -> &Bytes {
         &self.request.key
+    }
+}
+
+fn ttl_ms(ttl: Ttl) -> Option<u64> {
+    match ttl {
+        Ttl::Never => None,
+        Ttl::Ms(ttl_ms) => Some(ttl_ms),
+    }
+}
+
+/// A key whose value is given another time to live.
+#[derive(Clone, Debug)]
+pub struct Expire {
+    pub(crate) request: v1::ExpireRequest,
+}
+
+impl Expire {
+    /// The value of `key` of `collection` ends after so long from now, by the shard's time; at once for
+    /// nothing.
+    pub fn after(collection: impl Into<String>, key: impl Into<Bytes>, ttl: Duration) -> Self {
+        Self::new(collection, key, Ttl::of(ttl))
+    }
+
+    /// The value of `key` of `collection` does not end by itself.
+    pub fn never(collection: impl Into<String>, key: impl Into<Bytes>) -> Self {
+        Self::new(collection, key, Ttl::Never)
+    }
+
+    fn new(collection: impl Into<String>, key: impl Into<Bytes>, ttl: Ttl) -> Self {
+        let (collection, key) = (collection.into(), key.into());
+        Self { request: v1::ExpireRequest { collection, key, ttl_ms: ttl_ms(ttl) } }
+    }
+}
+
+/// What giving a key another time to live found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// Whether the key had a value; nothing was changed where it had none.
+    pub existed: bool,
+    /// Whether it was to expire before.
+    pub expired_before: bool,
+    /// The version of the key now; 0 where it has no value.
+    pub version: u64,
+    /// The number of the key's partition in its collection.
+    pub partition: u32,
+    /// The revision at which it is so.
+    pub revision: u64,
+}
+
+impl From<v1::ExpireReply> for Renewed {
+    fn from(reply: v1::ExpireReply) -> Self {
+        let v1::ExpireReply { existed, expired_before, version, partition, revision } = reply;
+        Self { existed, expired_before, version, partition, revision }
     }
 }
 
@@ -254,6 +318,17 @@ pub struct Value {
     pub partition: u32,
     /// The producer's time, in milliseconds since 1970.
     pub timestamp_ms: i64,
+    /// Until when it lasts, by the shard's time; `None` where it does not expire.
+    pub expires: Option<Expiry>,
+}
+
+/// When a value ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The shard's time then, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// How long that was from the shard's time when it was read.
+    pub remaining: Duration,
 }
 
 impl From<v1::Value> for Value {
@@ -263,6 +338,10 @@ impl From<v1::Value> for Value {
             version: value.version,
             partition: value.partition,
             timestamp_ms: value.timestamp_ms,
+            expires: value.expires_at_ms.map(|at_ms| Expiry {
+                at_ms,
+                remaining: Duration::from_millis(value.ttl_ms.unwrap_or_default()),
+            }),
         }
     }
 }

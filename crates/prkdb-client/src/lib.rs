@@ -53,15 +53,18 @@ pub use batch::{
     Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Purpose, Slot,
     WriterOptions,
 };
-pub use client::{Client, Health, Listing};
+pub use client::{Client, CollectionChanges, Health, Listing};
 pub use clock::{Clock, SystemClock};
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerOptions, FetchedBatch, FetchedRecords, StartAt,
 };
 pub use error::{Attempt, ClientError, Outcome, Refusal};
-pub use kv::{Condition, Consistency, Delete, Get, MultiGet, Put, Read, Value, Written};
+pub use kv::{
+    Condition, Consistency, Delete, Expire, Expiry, Get, MultiGet, Put, Read, Renewed, Value,
+    Written,
+};
 pub use options::{ClientOptions, Transport};
-pub use prkdb_types::{Compression, ErrorCode, ErrorKind, RecordView, Retry};
+pub use prkdb_types::{Compression, ErrorCode, ErrorKind, RecordView, Retry, headers::Ttl};
 pub use producer::{Delivered, Delivery, Producer, ProducerCounts, ProducerOptions, Record};
 pub use routes::Partitions;
 pub use scan::{Row, Scan, ScanStream, ShardRevision};

@@ -97,6 +97,8 @@ pub struct CollectionSettings {
     pub placement: Placement,
     /// Whether keys can be looked up. Default [`KeyIndex::On`].
     pub key_index: KeyIndex,
+    /// How long values last that state nothing else, in milliseconds. Default: for ever.
+    pub ttl_ms: Option<u64>,
 }
 
 impl CollectionSettings {
@@ -109,6 +111,7 @@ impl CollectionSettings {
             cleanup: Cleanup::Keep,
             placement: Placement::Spread,
             key_index: KeyIndex::On,
+            ttl_ms: None,
         }
     }
 
@@ -123,7 +126,13 @@ impl CollectionSettings {
         if self.partitioner == Partitioner::Ring && self.partitions > limits::MAX_RING_PARTITIONS {
             return Err(SettingsError::RingPartitions(self.partitions));
         }
-        Ok(())
+        match self.ttl_ms {
+            Some(ttl_ms) if !(1..=limits::MAX_TTL_MS).contains(&ttl_ms) => {
+                Err(SettingsError::Ttl(ttl_ms))
+            }
+            Some(_) if self.key_index == KeyIndex::Off => Err(SettingsError::TtlWithoutIndex),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -145,6 +154,12 @@ pub enum SettingsError {
         max = limits::MAX_RING_PARTITIONS
     )]
     RingPartitions(u32),
+    /// A time to live of nothing, or one that is too long.
+    #[error("a time to live of {0} ms: it has from 1 to {max}", max = limits::MAX_TTL_MS)]
+    Ttl(u64),
+    /// A time to live where there are no keys.
+    #[error("a time to live is that of a key: the collection has no key index")]
+    TtlWithoutIndex,
 }
 
 impl SettingsError {

@@ -89,6 +89,9 @@ pub struct SettingsRecord {
     /// Number of the [`KeyIndex`].
     #[prost(uint32, tag = "6")]
     pub key_index: u32,
+    /// How long values last that state nothing else, in milliseconds; 0 = for ever.
+    #[prost(uint64, tag = "7")]
+    pub ttl_ms: u64,
 }
 
 /// Where one partition of a collection lies.
@@ -120,6 +123,9 @@ pub struct PartitionPut {
     /// Whether the shard keeps a key index of it.
     #[prost(bool, tag = "4")]
     pub key_index: bool,
+    /// How long values last that state nothing else, in milliseconds; 0 = for ever.
+    #[prost(uint64, tag = "5")]
+    pub ttl_ms: u64,
 }
 
 /// A partition that the shard no longer hosts.
@@ -233,6 +239,7 @@ impl CollectionPut {
                 .ok_or_else(unknown("placement", record.placement))?,
             key_index: KeyIndex::from_number(record.key_index)
                 .ok_or_else(unknown("key index", record.key_index))?,
+            ttl_ms: (record.ttl_ms > 0).then_some(record.ttl_ms),
         };
         settings.check().map_err(|source| CommandError::Settings { collection, source })?;
         Ok(settings)
@@ -248,6 +255,7 @@ impl From<&CollectionSettings> for SettingsRecord {
             cleanup: settings.cleanup.number(),
             placement: settings.placement.number(),
             key_index: settings.key_index.number(),
+            ttl_ms: settings.ttl_ms.unwrap_or_default(),
         }
     }
 }
@@ -279,6 +287,7 @@ mod tests {
                 collection: 7,
                 number: 0,
                 key_index: true,
+                ttl_ms: 60_000,
             }),
             ShardChange::PartitionDrop(PartitionDrop { partition: 10 }),
         ];
@@ -295,6 +304,7 @@ mod tests {
             collection: 7,
             number: 2,
             key_index: true,
+            ttl_ms: 0,
         });
         let command = ShardCommand { id: 300, version: 1, change: Some(change) };
         let expected = [8, 0xac, 2, 16, 1, 34, 9, 8, 0xac, 2, 16, 7, 24, 2, 32, 1];

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod collection;
 pub mod command;
 pub mod crc;
+pub mod headers;
 pub mod limits;
 pub mod partition;
 

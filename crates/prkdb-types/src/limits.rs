@@ -48,6 +48,9 @@ pub const MAX_RING_PARTITIONS: u32 = 1024;
 /// The longest name of a collection in bytes, as in Kafka.
 pub const MAX_COLLECTION_NAME: usize = 249;
 
+/// The longest time to live: 100 years of 365 days. What is meant to last longer has none.
+pub const MAX_TTL_MS: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
 const _: () = assert!(MAX_KEY_DEFAULT <= MAX_KEY_CEILING);
 const _: () = assert!(MAX_VALUE_DEFAULT <= MAX_VALUE_CEILING);
 const _: () = assert!(MAX_MESSAGE_DEFAULT >= MAX_VALUE_DEFAULT + MIB);

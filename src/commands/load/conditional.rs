@@ -1,10 +1,12 @@
 //! Records under a condition: each is a request of its own, many at a time, in order per key.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prkdb_client::{Acked, BatchAnswer, BatchFailed, Client, Put};
-use prkdb_types::murmur2;
+use prkdb_types::{headers::TTL_MS, murmur2};
 
-use super::lane::Batch;
+use super::{lane::Batch, read::Record};
 
 /// Lanes for each unit of `--concurrency`: keys of one lane go one after the other.
 const LANES: u32 = 16;
@@ -16,6 +18,12 @@ pub(crate) struct Puts {
     timestamp_ms: i64,
     lanes: u32,
     running: FuturesUnordered<BoxFuture<'static, BatchAnswer>>,
+}
+
+/// A put states a time to live in a field of its own.
+fn ttl(record: &Record) -> Option<Duration> {
+    let (_, text) = record.headers.iter().rfind(|(name, _)| name == TTL_MS)?;
+    str::from_utf8(text).ok()?.parse().ok().map(Duration::from_millis)
 }
 
 impl Puts {
@@ -45,9 +53,12 @@ impl Puts {
         let Some(entry) = batch.entries.first() else { return };
         let key = entry.record.key.clone().unwrap_or_default();
         let value = entry.record.value.clone().unwrap_or_default();
-        let put = Put::new(self.collection.clone(), key, value)
+        let mut put = Put::new(self.collection.clone(), key, value)
             .timestamp_ms(self.timestamp_ms)
             .if_absent();
+        if let Some(ttl) = ttl(&entry.record) {
+            put = put.ttl(ttl);
+        }
         let client = self.client.clone();
         self.running.push(Box::pin(async move {
             match client.put(put).await {

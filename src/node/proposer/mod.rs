@@ -11,7 +11,13 @@
 
 mod progress;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use prkdb_types::ErrorCode;
 use tokio::{sync::mpsc, time::Instant};
@@ -27,7 +33,7 @@ use super::{
 use crate::storage::{
     Shard,
     clock::Clock,
-    sequencer::{Answer, Sequencer, SequencerLimits, Verdict, WriteRequest},
+    sequencer::{Answer, LogClock, Sequencer, SequencerLimits, Verdict, WriteRequest},
 };
 
 /// With fewer entries under way than this, whatever waits is proposed.
@@ -50,6 +56,9 @@ pub(super) struct Proposer {
     pub(super) fatal: Fatal,
     /// The shard's number, for messages.
     pub(super) number: u32,
+    pub(super) log_clock: LogClock,
+    /// How far the wall clock is ahead of the log's time.
+    pub(super) clock_skew_ms: Arc<AtomicI64>,
 }
 
 /// One term's work.
@@ -174,7 +183,7 @@ impl Proposer {
         }
     }
 
-    fn decide_write(&self, term: &mut Term, write: Submission, disk_is_full: bool) {
+    fn decide_write(&mut self, term: &mut Term, write: Submission, disk_is_full: bool) {
         if write.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let message = "the deadline passed before the write was begun";
             (write.reply)(Err(Failure::new(ErrorCode::Deadline, message)));
@@ -184,8 +193,9 @@ impl Proposer {
             (write.reply)(Err(disk_full()));
             return;
         }
-        let now_ms = self.clock.wall_ms();
-        match self.shard.decide(&mut term.sequencer, &write.request, now_ms) {
+        let time = self.log_clock.now(self.clock.wall_ms(), self.clock.monotonic());
+        self.clock_skew_ms.store(time.held_back_ms, Ordering::Relaxed);
+        match self.shard.decide(&mut term.sequencer, &write.request, time.ms) {
             Verdict::Accepted { frame, .. } => term.gathering.push(frame, write.reply),
             Verdict::Full => term.held = Some(Held::Room(write)),
             Verdict::WaitFor(entry) => term.held = Some(Held::Entry(write, entry)),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prkdb_proto::v1;
 use prkdb_types::{ErrorCode, ProducerStamp, command::PartitionPlace};
 
+use super::expire;
 use crate::{
     node::{
         Node,
@@ -15,6 +16,7 @@ use crate::{
     },
     storage::{
         Found, Shard,
+        kv::tree::NEVER,
         sequencer::{Condition, WriteRequest, check_key},
     },
 };
@@ -92,6 +94,8 @@ pub(super) fn put(node: &Node, route: &Route, put: v1::PutRequest) -> Result<Rou
         timestamp_ms: put.timestamp_ms,
         producer: stamp(put.producer)?,
         condition,
+        ttl: put.ttl_ms.map(expire::ttl).transpose()?,
+        headers: Vec::new(),
     };
     let (shard, number) = (place.shard, place.number);
     Ok(Routed { shard, number, request, wants_previous: put.want_previous })
@@ -152,9 +156,21 @@ pub(super) fn write_reply(
     })
 }
 
+/// Returns until when a value lasts, and for how long from a time of the log on; nothing for ever.
+pub(super) fn expiry(expires_ms: i64, log_time_ms: i64) -> (Option<i64>, Option<u64>) {
+    if expires_ms == NEVER {
+        return (None, None);
+    }
+    let left = expires_ms.saturating_sub(log_time_ms);
+    (Some(expires_ms), Some(u64::try_from(left).unwrap_or_default()))
+}
+
 /// Returns a value as a message.
-pub(super) fn value(found: Found, number: u32) -> v1::Value {
+pub(super) fn value(found: Found, number: u32, log_time_ms: i64) -> v1::Value {
+    let (expires_at_ms, ttl_ms) = expiry(found.expires_ms, log_time_ms);
     v1::Value {
+        expires_at_ms,
+        ttl_ms,
         value: found.value,
         version: found.version,
         partition: number,

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     context::{Caller, Context},
     convert::{self, ReplyShape, Routed, write_reply},
-    exchange,
+    exchange, expire,
     produce::{self, Road},
     scan,
 };
@@ -107,7 +107,8 @@ pub(super) async fn get(
     let revision = handle.shard.revision();
     let found =
         handle.shard.get(route.collection.id, key).map_err(|error| Failure::from(&error))?;
-    let found = found.map(|found| convert::value(found, place.number));
+    let log_time_ms = handle.shard.log_time_ms();
+    let found = found.map(|found| convert::value(found, place.number, log_time_ms));
     Ok(v1::GetReply { found, revision })
 }
 
@@ -217,6 +218,19 @@ impl Kv for KvService {
             write(&self.context, &caller, held, routed).await
         };
         self.context.answer(Method::Delete, delete).await
+    }
+
+    async fn expire(
+        &self,
+        request: Request<v1::ExpireRequest>,
+    ) -> Result<Response<v1::ExpireReply>, Status> {
+        let expired = async {
+            let caller = Caller::of(&request);
+            let request = request.into_inner();
+            let _held = self.context.hold(&caller, request.encoded_len())?;
+            expire::serve(&self.context, &caller, request).await
+        };
+        self.context.answer(Method::Expire, expired).await
     }
 
     async fn multi_get(

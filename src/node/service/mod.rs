@@ -5,6 +5,7 @@
 mod context;
 mod convert;
 mod exchange;
+mod expire;
 mod kv;
 mod produce;
 mod scan;

@@ -11,29 +11,28 @@ use prkdb_types::ErrorCode;
 
 use super::{
     context::{Context, of_a_read},
+    convert::expiry,
     kv::{Replies, consistency, read_route},
     status::to_status,
 };
 use crate::{
     node::{outcome::Failure, router::Route},
-    storage::{
-        ValueReader,
-        kv::tree::{Iter, Leaf},
-    },
+    storage::{KeyRange, ValueReader, kv::tree::Leaf},
 };
 
 /// A page that has this many bytes is sent. The row that got it there may be as large as a value can
 /// be, and the page must still fit into a message.
 const PAGE_BYTES: usize = 768 << 10;
 /// What a row takes beside its key and value, at most.
-const ROW_OVERHEAD_BYTES: usize = 48;
+const ROW_OVERHEAD_BYTES: usize = 72;
 /// A page has at most this many rows.
 const PAGE_ROWS: usize = 1000;
 
 /// One shard's part of the range: its next key, and the rest.
 struct Part {
     values: ValueReader,
-    rest: Iter,
+    rest: KeyRange,
+    log_time_ms: i64,
     next: Option<(Vec<u8>, Leaf)>,
 }
 
@@ -108,13 +107,14 @@ pub(super) async fn serve(
         revisions
             .push(v1::scan_reply::ShardRevision { shard: number, revision: snapshot.revision });
         let rest = snapshot.range(as_slice(&from), as_slice(&to));
+        let log_time_ms = snapshot.log_time_ms;
         let values = ValueReader::new(Arc::clone(&handle.shard));
-        parts.push(Part { values, rest, next: None });
+        parts.push(Part { values, rest, log_time_ms, next: None });
     }
     let limit = if request.limit == 0 { u64::MAX } else { request.limit };
     if request.count_only {
-        // A range knows its length: no key is read.
-        let count: u64 = parts.iter().map(|part| part.rest.len() as u64).sum();
+        // A range knows its length: no key is read, unless some are expired.
+        let count: u64 = parts.into_iter().map(|part| part.rest.count() as u64).sum();
         let reply = v1::ScanReply { rows: Vec::new(), count: Some(count.min(limit)), revisions };
         return Ok(Box::pin(stream::iter([Ok(reply)])));
     }
@@ -176,7 +176,8 @@ impl Scan {
             let Some(part) = self.next_part().and_then(|at| self.parts.get_mut(at)) else { break };
             let Some((key, leaf)) = part.next.take() else { break };
             part.advance(self.order);
-            let row = row(&self.route, &mut part.values, key, leaf, self.keys_only)?;
+            let mut row = row(&self.route, &mut part.values, key, leaf, self.keys_only)?;
+            (row.expires_at_ms, row.ttl_ms) = expiry(leaf.expires_ms, part.log_time_ms);
             bytes += row.key.len() + row.value.len() + ROW_OVERHEAD_BYTES;
             rows.push_back(row);
             self.left -= 1;
@@ -208,6 +209,7 @@ fn row(
         version: leaf.version,
         partition: number.map_or(0, |place| place.number),
         timestamp_ms: 0,
+        ..v1::scan_reply::Row::default()
     };
     if !keys_only {
         let found = values.read(leaf).map_err(|error| Failure::from(&error))?;

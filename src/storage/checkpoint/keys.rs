@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, io, ops::Bound};
 
 use super::codec::{Malformed, Put as _, Take};
-use crate::storage::kv::tree::{Builder, Leaf, Root, Tree};
+use crate::storage::kv::{
+    due::Due,
+    tree::{Builder, Leaf, NEVER, Root, Tree},
+};
 
 /// A section has about this many bytes.
 const SECTION_BYTES: usize = 1 << 20;
@@ -30,6 +33,10 @@ pub(super) fn save(
         content.put_number(leaf.start.into());
         content.put_number(leaf.partition.into());
         content.put_number(leaf.version);
+        content.push((leaf.expires_ms != NEVER).into());
+        if leaf.expires_ms != NEVER {
+            content.put_signed(leaf.expires_ms);
+        }
         std::mem::swap(&mut key, &mut before);
         if content.len() >= SECTION_BYTES {
             section(&content)?;
@@ -41,13 +48,13 @@ pub(super) fn save(
 
 /// Gathers the keys of all collections.
 #[derive(Debug, Default)]
-pub(super) struct Gathered(BTreeMap<u32, Builder>);
+pub(super) struct Gathered(BTreeMap<u32, (Builder, Due)>);
 
 impl Gathered {
     /// Adds the keys of a section.
     pub(super) fn add(&mut self, content: &[u8]) -> Result<(), Malformed> {
         let mut from = Take(content);
-        let builder = self.0.entry(from.narrow()?).or_default();
+        let (keys, due) = self.0.entry(from.narrow()?).or_default();
         let mut key = Vec::new();
         while !from.is_empty() {
             let common: usize = from.narrow()?;
@@ -62,17 +69,20 @@ impl Gathered {
                 start: from.narrow()?,
                 partition: from.narrow()?,
                 version: from.number()?,
+                expires_ms: if from.flag()? { from.signed()? } else { NEVER },
             };
-            if !builder.push(&key, leaf) {
+            if !keys.push(&key, leaf) {
                 return Err(Malformed);
             }
+            due.insert(&key, leaf.expires_ms);
         }
         Ok(())
     }
 
-    /// Returns the trees.
-    pub(super) fn finish(self) -> BTreeMap<u32, Tree> {
-        self.0.into_iter().map(|(collection, builder)| (collection, builder.finish())).collect()
+    /// Returns the trees, and which keys expire.
+    pub(super) fn finish(self) -> BTreeMap<u32, (Tree, Due)> {
+        let gathered = self.0.into_iter();
+        gathered.map(|(collection, (keys, due))| (collection, (keys.finish(), due))).collect()
     }
 }
 
@@ -87,15 +97,16 @@ mod tests {
         fn a_tree_comes_back_from_its_sections(
             keys in prop::collection::btree_map(
                 prop::collection::vec(any::<u8>(), 0..40),
-                any::<(u32, u32, u32, u32, u64)>(),
+                any::<(u32, u32, u32, u32, u64, i64)>(),
                 0..300,
             ),
         ) {
             let mut tree = Tree::new();
-            for (key, (segment, position, start, partition, version)) in &keys {
+            for (key, (segment, position, start, partition, version, expires_ms)) in &keys {
                 let (segment, position, start) = (*segment, *position, *start);
-                let (partition, version) = (*partition, *version);
-                tree.insert(key, Leaf { segment, position, start, partition, version });
+                let (partition, version, expires_ms) = (*partition, *version, *expires_ms);
+                let leaf = Leaf { segment, position, start, partition, version, expires_ms };
+                tree.insert(key, leaf);
             }
             let mut gathered = Gathered::default();
             save(7, &tree.root(), |section| {
@@ -106,7 +117,10 @@ mod tests {
             let all = |tree: &Tree| {
                 tree.root().range(Bound::Unbounded, Bound::Unbounded).collect::<Vec<_>>()
             };
-            prop_assert_eq!(trees.get(&7).map(all).unwrap_or_default(), all(&tree));
+            let loaded = trees.get(&7).map(|(tree, _)| all(tree)).unwrap_or_default();
+            prop_assert_eq!(loaded, all(&tree));
+            let expiring = keys.values().filter(|leaf| leaf.5 != NEVER).count();
+            prop_assert_eq!(trees.get(&7).map_or(0, |(_, due)| due.len()), expiring);
         }
 
         #[test]

@@ -63,6 +63,11 @@ impl Catalog {
         self.by_name.values().filter_map(|id| self.collections.get(id))
     }
 
+    /// Returns the version of the last command about a partition; 0 if there was none.
+    pub fn partition_version(&self, partition: u32) -> u64 {
+        self.versions.get(&Subject::Partition(partition.into())).copied().unwrap_or_default()
+    }
+
     /// Returns the first id that was never given out.
     pub fn next_collection(&self) -> u32 {
         self.collections.last_key_value().map_or(1, |(id, _)| id.saturating_add(1))

@@ -2,6 +2,7 @@
 //! each key where in the log its latest record stands. No value is kept in memory.
 
 pub mod catalog;
+pub mod due;
 pub mod state;
 pub mod tree;
 pub mod window;

@@ -9,11 +9,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use prkdb_types::{DecompressLimit, ShardCommand};
+use prkdb_types::{
+    DecompressLimit, RecordView, ShardCommand,
+    headers::{self, Ttl},
+};
 
 use super::{
     catalog::{CONTROL_PARTITION, Catalog, Hosting},
-    tree::{Leaf, Root, Tree},
+    due::Due,
+    tree::{Leaf, NEVER, Root, Tree},
     window::{ProducerKey, Remembered, Windows},
 };
 use crate::storage::{
@@ -46,8 +50,19 @@ pub struct PartitionStats {
 #[derive(Debug, Default)]
 struct Index {
     tree: Tree,
+    due: Due,
     published: Arc<ArcSwapOption<Root>>,
     is_changed: bool,
+}
+
+/// What decides when the keys of a batch expire.
+#[derive(Clone, Copy, Debug)]
+struct Lifetime {
+    /// For a record that states none, in milliseconds.
+    default_ttl_ms: Option<u64>,
+    append_time_ms: i64,
+    /// The log's time before the batch.
+    time_before_ms: i64,
 }
 
 /// The roots that readers see, by collection; nothing where they are to ask for one.
@@ -77,7 +92,7 @@ pub struct AppliedFrame {
     pub partition: u32,
     /// Offset of its first record.
     pub base_offset: u64,
-    /// For a keyed batch of one: the record that was the key's latest before.
+    /// For a keyed batch of one: the record that was the key's latest before, unless it had expired.
     pub replaced: Option<Leaf>,
 }
 
@@ -147,12 +162,56 @@ impl State {
         self.indexes.contains_key(&collection)
     }
 
-    /// Returns the latest record of a key.
+    /// Returns the latest record of a key, expired or not.
     pub fn leaf(&self, collection: u32, key: &[u8]) -> Option<Leaf> {
         self.indexes.get(&collection)?.tree.get(key)
     }
 
-    /// Returns how many keys a collection has.
+    /// Returns whether the values of a partition last for some time unless they state another.
+    pub fn has_ttl(&self, partition: u32) -> bool {
+        self.catalog.partitions.get(&partition).is_some_and(|put| put.ttl_ms > 0)
+    }
+
+    /// Returns when the next key of the shard expires.
+    pub fn next_expiry_ms(&self) -> Option<i64> {
+        self.indexes.values().filter_map(|index| index.due.next_ms()).min()
+    }
+
+    /// Returns keys that are expired at a time, of one partition, with their versions: some of those
+    /// there are, those that were so first.
+    pub fn expired(&self, time_ms: i64, keys_max: usize, bytes_max: usize) -> Option<Expired> {
+        let due = self.indexes.iter().filter(|(_, index)| !index.due.is_empty());
+        let (_, collection, index) = due
+            .filter_map(|(collection, index)| Some((index.due.next_ms()?, *collection, index)))
+            .min_by_key(|(next_ms, collection, _)| (*next_ms, *collection))?;
+        let mut expired = index.due.expired(time_ms);
+        let mut found: Option<Expired> = None;
+        let mut bytes = 0;
+        // Keys of other partitions are passed over: they are the next ones.
+        for key in expired.by_ref().take(4 * keys_max) {
+            let Some(leaf) = index.tree.get(key) else { continue };
+            let partition = leaf.partition;
+            let found = found.get_or_insert(Expired { collection, partition, keys: Vec::new() });
+            if found.partition != leaf.partition {
+                continue;
+            }
+            bytes += key.len();
+            if found.keys.len() == keys_max || (bytes > bytes_max && !found.keys.is_empty()) {
+                break;
+            }
+            found.keys.push((Bytes::copy_from_slice(key), leaf.version));
+        }
+        found
+    }
+
+    /// Returns whether some key of a collection is expired that has no tombstone yet.
+    pub fn has_expired(&self, collection: u32) -> bool {
+        let index = self.indexes.get(&collection);
+        let next_ms = index.and_then(|index| index.due.next_ms());
+        next_ms.is_some_and(|next_ms| next_ms <= self.log_time_ms)
+    }
+
+    /// Returns how many keys a collection has, those that expired and have no tombstone yet included.
     pub fn keys(&self, collection: u32) -> u64 {
         self.indexes.get(&collection).map_or(0, |index| index.tree.len() as u64)
     }
@@ -203,12 +262,14 @@ impl State {
             frames: Vec::new(),
         };
         if !entry.is_void {
-            self.log_time_ms = self.log_time_ms.max(write.append_time_ms);
+            let time_before_ms = self.log_time_ms;
+            self.log_time_ms = time_before_ms.max(write.append_time_ms);
             self.chain = Chain { term: entry.id.term, sequence: write.sequence };
             applied.frames.reserve_exact(write.frames.len());
             for (frame, position) in write.frames.iter().zip(batch_positions(write)) {
                 let place = Place { position: place.position + position, ..place };
-                applied.frames.push(self.apply_frame(entry.id, write, frame, place)?);
+                let frame = self.apply_frame(entry.id, write, frame, place, time_before_ms)?;
+                applied.frames.push(frame);
             }
         }
         self.applied = Some(entry.id);
@@ -221,6 +282,7 @@ impl State {
         write: &Write,
         frame: &Frame,
         place: Place,
+        time_before_ms: i64,
     ) -> Result<AppliedFrame, StorageError> {
         let contradicts = |reason: String| StorageError::Apply { index: id.index, reason };
         let Some(partition) = self.partitions.get_mut(&frame.partition) else {
@@ -240,9 +302,13 @@ impl State {
         if frame.partition == CONTROL_PARTITION {
             self.apply_commands(frame).map_err(contradicts)?;
         } else if let Some(index) = self.indexes.get_mut(&collection) {
-            let before = index.tree.bytes() as u64;
-            replaced = index.apply(frame, place).map_err(contradicts)?;
-            self.index_bytes = self.index_bytes + index.tree.bytes() as u64 - before;
+            let hosted = self.catalog.partitions.get(&frame.partition);
+            let default_ttl_ms = hosted.map(|put| put.ttl_ms).filter(|ttl_ms| *ttl_ms > 0);
+            let append_time_ms = write.append_time_ms;
+            let lifetime = Lifetime { default_ttl_ms, append_time_ms, time_before_ms };
+            let before = index.bytes();
+            replaced = index.apply(frame, place, lifetime).map_err(contradicts)?;
+            self.index_bytes = self.index_bytes + index.bytes() - before;
         }
         Ok(AppliedFrame { partition: frame.partition, base_offset: frame.base_offset, replaced })
     }
@@ -280,7 +346,7 @@ impl State {
                     self.partitions.entry(put.partition).or_insert(empty);
                     if put.key_index && !self.indexes.contains_key(&collection) {
                         let index = Index::default();
-                        self.index_bytes += index.tree.bytes() as u64;
+                        self.index_bytes += index.bytes();
                         self.indexes.insert(collection, index);
                     }
                 }
@@ -295,7 +361,7 @@ impl State {
         self.removed.push(partition);
         let is_used = self.partitions.values().any(|other| other.collection == gone.collection);
         if !is_used && let Some(index) = self.indexes.remove(&gone.collection) {
-            self.index_bytes -= index.tree.bytes() as u64;
+            self.index_bytes -= index.bytes();
         }
     }
 
@@ -338,8 +404,40 @@ impl State {
     }
 }
 
+/// Keys of one partition that are expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Their collection.
+    pub collection: u32,
+    /// Their partition.
+    pub partition: u32,
+    /// The keys with their versions.
+    pub keys: Vec<(Bytes, u64)>,
+}
+
+impl Lifetime {
+    fn expires_ms(&self, record: &RecordView<'_>) -> i64 {
+        // A batch with a header that is no number was refused before the log.
+        let ttl_ms = match headers::ttl(record).unwrap_or_default() {
+            Some(Ttl::Never) => None,
+            Some(Ttl::Ms(ttl_ms)) => Some(ttl_ms),
+            None => self.default_ttl_ms,
+        };
+        ttl_ms.map_or(NEVER, |ttl_ms| self.append_time_ms.saturating_add_unsigned(ttl_ms))
+    }
+}
+
 impl Index {
-    fn apply(&mut self, frame: &Frame, place: Place) -> Result<Option<Leaf>, String> {
+    fn bytes(&self) -> u64 {
+        (self.tree.bytes() + self.due.bytes()) as u64
+    }
+
+    fn apply(
+        &mut self,
+        frame: &Frame,
+        place: Place,
+        lifetime: Lifetime,
+    ) -> Result<Option<Leaf>, String> {
         let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
         let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
         self.is_changed = true;
@@ -351,7 +449,7 @@ impl Index {
             let record = record.map_err(|error| error.to_string())?;
             // A record without a key is an event: it is read by its offset alone.
             let Some(key) = record.key else { continue };
-            replaced = match record.value {
+            let before = match record.value {
                 None => self.tree.remove(key),
                 Some(_) => {
                     let leaf = Leaf {
@@ -360,11 +458,19 @@ impl Index {
                         start,
                         partition: frame.partition,
                         version: record.offset,
+                        expires_ms: lifetime.expires_ms(&record),
                     };
-                    self.tree.insert(key, leaf)
+                    let before = self.tree.insert(key, leaf);
+                    self.due.insert(key, leaf.expires_ms);
+                    before
                 }
             };
+            if let Some(before) = before {
+                self.due.remove(key, before.expires_ms);
+            }
+            replaced = before;
         }
-        Ok(replaced.filter(|_| frame.record_count == 1))
+        let is_live = |leaf: &Leaf| !leaf.is_expired(lifetime.time_before_ms);
+        Ok(replaced.filter(|leaf| frame.record_count == 1 && is_live(leaf)))
     }
 }

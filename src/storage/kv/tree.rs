@@ -16,6 +16,7 @@
 mod build;
 mod iter;
 mod keys;
+mod leaves;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,10 @@ use prkdb_types::limits;
 use self::page::Page;
 pub use self::{build::Builder, iter::Iter};
 
-/// Where the latest record of a key stands, 24 bytes.
+/// For a key that does not expire.
+pub const NEVER: i64 = i64::MAX;
+
+/// Where the latest record of a key stands, and until when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Leaf {
     /// The segment, by its number in the shard's list.
@@ -40,16 +44,25 @@ pub struct Leaf {
     pub partition: u32,
     /// Its offset in the partition.
     pub version: u64,
+    /// From this time of the log on the key has no value; [`NEVER`].
+    pub expires_ms: i64,
 }
 
-const _: () = assert!(size_of::<Leaf>() == 24);
+impl Leaf {
+    /// Returns whether the key has no value any more at a time of the log.
+    pub fn is_expired(&self, log_time_ms: i64) -> bool {
+        self.expires_ms <= log_time_ms
+    }
+}
 
 /// The writer's handle. There is one.
 ///
 /// ```
-/// use prkdb::storage::kv::tree::{Leaf, Tree};
+/// use prkdb::storage::kv::tree::{Leaf, NEVER, Tree};
 ///
-/// let leaf = |version| Leaf { segment: 1, position: 0, start: 0, partition: 0, version };
+/// let leaf = |version| {
+///     Leaf { segment: 1, position: 0, start: 0, partition: 0, version, expires_ms: NEVER }
+/// };
 /// let mut tree = Tree::new();
 /// tree.insert(b"key", leaf(1));
 /// let before = tree.root();

@@ -10,7 +10,10 @@
 //! Pure: no clock (the time is an argument), no thread, no input or output.
 
 mod overlay;
+mod record;
 mod request;
+mod stamp;
+mod sweep;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,10 +23,14 @@ use prkdb_types::{
     command::ShardChange,
 };
 
-use self::overlay::{Known, Overlay};
 pub use self::request::{
     Answer, CheckedBatch, Condition, KeyRules, Keyless, Refusal, Verdict, WriteRequest, check_key,
     check_value,
+};
+pub use self::stamp::LogClock;
+use self::{
+    overlay::{Known, Overlay, Version},
+    record::Record,
 };
 use super::{
     kv::{
@@ -65,6 +72,8 @@ pub struct Sequencer {
     frames: Vec<Frame>,
     frames_bytes: u64,
     now_ms: i64,
+    /// The append time of the last entry taken.
+    taken_ms: i64,
     in_flight: VecDeque<(u64, u64)>,
     in_flight_bytes: u64,
 }
@@ -94,6 +103,7 @@ impl Sequencer {
             frames: Vec::new(),
             frames_bytes: 0,
             now_ms: 0,
+            taken_ms: i64::MIN,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
@@ -139,11 +149,15 @@ impl Sequencer {
                 timestamp_ms,
                 producer,
                 condition,
+                ttl,
+                headers,
             } => {
                 let (partition, collection) = (*partition, *collection);
                 let write = KeyWrite { partition, collection, key, condition: *condition };
-                single(*producer, *timestamp_ms, key, Some(value))
-                    .and_then(|batch| self.decide_put(state, &write, batch))
+                let record = Record { timestamp_ms: *timestamp_ms, key, ttl: *ttl, headers };
+                record
+                    .batch(*producer, Some(value))
+                    .and_then(|batch| self.decide_put(state, &write, batch, ttl.is_some()))
             }
             WriteRequest::Delete {
                 partition,
@@ -155,11 +169,16 @@ impl Sequencer {
             } => {
                 let (partition, collection) = (*partition, *collection);
                 let write = KeyWrite { partition, collection, key, condition: *condition };
-                single(*producer, *timestamp_ms, key, None)
+                let record = Record { timestamp_ms: *timestamp_ms, key, ttl: None, headers: &[] };
+                record
+                    .batch(*producer, None)
                     .and_then(|batch| self.decide_delete(state, &write, batch))
             }
             WriteRequest::Batch { partition, collection, batch } => {
                 self.decide_batch(state, *partition, *collection, batch)
+            }
+            WriteRequest::Sweep { partition, collection, keys } => {
+                self.decide_sweep(state, *partition, *collection, keys)
             }
             WriteRequest::Control { commands, timestamp_ms } => {
                 self.decide_control(state, commands, *timestamp_ms)
@@ -183,6 +202,7 @@ impl Sequencer {
         self.in_flight.push_back((self.gathering, self.frames_bytes));
         self.in_flight_bytes += self.frames_bytes;
         self.frames_bytes = 0;
+        self.taken_ms = self.now_ms;
         self.gathering += 1;
         Some(Arc::new(write))
     }
@@ -255,13 +275,15 @@ impl Sequencer {
         state: &State,
         write: &KeyWrite<'_>,
         batch: Batch,
+        has_ttl: bool,
     ) -> Result<Verdict, Verdict> {
         let target = self.target(state, write.partition)?;
         let header = batch.header();
         self.check_window(state, write.partition, &header)?;
         self.check_condition(state, write)?;
         self.check_index_memory(state, write)?;
-        let version = Some(target.base_offset);
+        let expires = has_ttl || state.has_ttl(write.partition);
+        let version = Some(Version { offset: target.base_offset, expires });
         let verdict = self.accept(state, &target, batch, &header)?;
         self.overlay.write_key(self.gathering, write.collection, write.key.clone(), version);
         Ok(verdict)
@@ -292,7 +314,10 @@ impl Sequencer {
         state: &State,
         write: &KeyWrite<'_>,
     ) -> Result<(Option<u64>, Option<u64>), Verdict> {
-        match self.overlay.version(state, write.partition, write.collection, write.key) {
+        // An entry rests on what precedes it, and so does what is expired.
+        let time = (self.taken_ms.max(state.log_time_ms()), self.gathering - 1);
+        let place = (write.partition, write.collection);
+        match self.overlay.version(state, place, write.key, time) {
             Known::After(entry) => Err(Verdict::WaitFor(entry)),
             Known::Version(version, rests_on) => Ok((version, rests_on)),
         }
@@ -423,17 +448,6 @@ impl Sequencer {
         self.frames_bytes += bytes;
         Ok(Verdict::Accepted { sequence: entry, frame: self.frames.len() - 1, base_offset })
     }
-}
-
-fn single(
-    producer: Option<ProducerStamp>,
-    timestamp_ms: i64,
-    key: &[u8],
-    value: Option<&[u8]>,
-) -> Result<Batch, Verdict> {
-    let stamp = producer.unwrap_or(ProducerStamp::NONE);
-    Batch::single(stamp, timestamp_ms, Some(key), value, &[])
-        .map_err(|error| refused(error.code(), error.to_string()))
 }
 
 fn refused(code: ErrorCode, message: String) -> Verdict {

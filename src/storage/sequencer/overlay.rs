@@ -30,13 +30,22 @@ pub(super) struct Overlay {
     next_offsets: BTreeMap<u32, Pending<u64>>,
     windows: BTreeMap<ProducerKey, Pending<Window>>,
     // Looked up by key and never walked: its order reaches nothing.
-    versions: HashMap<Key, Pending<Option<u64>>>,
+    versions: HashMap<Key, Pending<Option<Version>>>,
     /// Partitions with a batch under way whose keys are not looked at here.
     opaque: BTreeMap<u32, u64>,
     /// Partitions that go.
     dropped: BTreeMap<u32, u64>,
     /// What each entry changed, oldest first.
     changes: VecDeque<Changes>,
+}
+
+/// What a key gets from an entry under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    /// The offset of its record.
+    pub(super) offset: u64,
+    /// Whether its value lasts for some time only.
+    pub(super) expires: bool,
 }
 
 #[derive(Debug)]
@@ -80,22 +89,33 @@ impl Overlay {
         }
     }
 
-    /// Returns what is known of a key.
+    /// Returns what is known of a key at a time of the log, which entries up to `taken` may have brought.
     pub(super) fn version(
         &self,
         state: &State,
-        partition: u32,
-        collection: u32,
+        (partition, collection): (u32, u32),
         key: &Bytes,
+        (log_time_ms, taken): (i64, u64),
     ) -> Known {
         // A batch under way may have written the key; what came after it is known again.
         let opaque = self.opaque.get(&partition).copied();
         match (self.versions.get(&(collection, key.clone())), opaque) {
             (Some(pending), opaque) if opaque.is_none_or(|entry| pending.entry > entry) => {
-                Known::Version(pending.value, Some(pending.entry))
+                match pending.value {
+                    // It may be over when what was taken since is applied.
+                    Some(Version { expires: true, .. }) => Known::After(pending.entry),
+                    value => Known::Version(value.map(|it| it.offset), Some(pending.entry)),
+                }
             }
             (_, Some(entry)) => Known::After(entry),
-            (_, None) => Known::Version(state.leaf(collection, key).map(|leaf| leaf.version), None),
+            (_, None) => match state.leaf(collection, key) {
+                Some(leaf) if leaf.is_expired(log_time_ms) => {
+                    // Readers see it until the entry that brings this time is applied.
+                    let is_seen = !leaf.is_expired(state.log_time_ms());
+                    Known::Version(None, is_seen.then_some(taken))
+                }
+                leaf => Known::Version(leaf.map(|leaf| leaf.version), None),
+            },
         }
     }
 
@@ -103,6 +123,12 @@ impl Overlay {
     pub(super) fn may_have(&self, state: &State, collection: u32, key: &Bytes) -> bool {
         self.versions.contains_key(&(collection, key.clone()))
             || state.leaf(collection, key).is_some()
+    }
+
+    /// Returns whether something under way writes a key, or may.
+    pub(super) fn is_under_way(&self, partition: u32, collection: u32, key: &Bytes) -> bool {
+        self.opaque.contains_key(&partition)
+            || self.versions.contains_key(&(collection, key.clone()))
     }
 
     fn changes(&mut self, entry: u64) -> Option<&mut Changes> {
@@ -148,7 +174,7 @@ impl Overlay {
         entry: u64,
         collection: u32,
         key: Bytes,
-        version: Option<u64>,
+        version: Option<Version>,
     ) {
         let key = (collection, key);
         if let Some(changes) = self.changes(entry) {

@@ -1,7 +1,10 @@
 //! What is asked of the sequencer, and what it says.
 
 use bytes::Bytes;
-use prkdb_types::{Batch, BatchHeader, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand};
+use prkdb_types::{
+    Batch, BatchHeader, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand,
+    headers::{self, Ttl},
+};
 
 /// What a write demands of the key it writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,10 @@ pub enum WriteRequest {
         producer: Option<ProducerStamp>,
         /// What must hold.
         condition: Condition,
+        /// How long it lasts from its append on.
+        ttl: Option<Ttl>,
+        /// Its other headers.
+        headers: Vec<(String, Bytes)>,
     },
     /// A tombstone for a key that has a value.
     Delete {
@@ -58,6 +65,15 @@ pub enum WriteRequest {
         collection: u32,
         /// The batch.
         batch: CheckedBatch,
+    },
+    /// Tombstones for keys that are expired, as far as they are and have the version given.
+    Sweep {
+        /// The partition.
+        partition: u32,
+        /// The collection it belongs to.
+        collection: u32,
+        /// The keys with their versions.
+        keys: Vec<(Bytes, u64)>,
     },
     /// Metadata records.
     Control {
@@ -219,9 +235,13 @@ impl KeyRules<'_> {
         let records = batch.records(limit).map_err(|error| refuse(&error))?;
         for (number, record) in records.iter().enumerate() {
             let record = record.map_err(|error| refuse(&error))?;
-            if let Err(Refusal { code, message, .. }) = self.check_record(record.key, record.value)
-            {
+            let checked = self.check_record(record.key, record.value);
+            if let Err(Refusal { code, message, .. }) = checked {
                 return Err(Refusal::new(code, format!("record {number}: {message}")));
+            }
+            if let Err(error) = headers::ttl(&record) {
+                let message = format!("record {number}: {error}");
+                return Err(Refusal::new(ErrorCode::BatchInvalid, message));
             }
         }
         Ok(())

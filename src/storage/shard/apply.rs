@@ -61,6 +61,8 @@ impl Shard {
         // A reader may set it again meanwhile: then one group fewer is shown, or one more.
         self.groups_with_readers.store(left.saturating_sub(1), Ordering::Relaxed);
         state.publish(&self.roots, &self.catalog, left > 0);
+        // Behind the roots: who sees this time sees what had the place of an expired value.
+        self.log_time_ms.store(state.log_time_ms(), Ordering::Release);
         for partition in state.take_removed() {
             self.stream().remove(partition);
         }

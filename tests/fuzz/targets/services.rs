@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::source::{Source, text};
 
-const KV: &[&str] = &["Put", "Get", "Delete", "MultiGet", "Exchange", "BatchPut", "Scan"];
+const KV: &[&str] = &["Put", "Get", "Delete", "MultiGet", "Exchange", "BatchPut", "Scan", "Expire"];
 const STREAM: &[&str] = &["Produce", "Fetch", "ListOffsets"];
 const CONTROL: &[(Called, &str)] = &[
     (Called::Collections, "List"),
@@ -260,7 +260,8 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
             ..v1::CollectionSettings::default()
         }),
     };
-    let alter = v1::AlterCollectionRequest { name: name.clone(), partitions: Some(3) };
+    let alter =
+        v1::AlterCollectionRequest { name: name.clone(), partitions: Some(3), ttl_ms: Some(7) };
     let metadata =
         v1::MetadataRequest { collections: vec!["k".to_owned()], ..v1::MetadataRequest::default() };
     vec![

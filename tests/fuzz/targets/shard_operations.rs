@@ -70,6 +70,7 @@ impl Life {
                     collection: if partition == EVENTS { 2 } else { COLLECTION },
                     number: (partition - 1) % PARTITIONS,
                     key_index: partition != EVENTS,
+                    ttl_ms: 0,
                 })),
             })
             .collect();
@@ -153,6 +154,8 @@ impl Life {
                 timestamp_ms,
                 producer: stamp,
                 condition,
+                ttl: None,
+                headers: Vec::new(),
             },
             None => WriteRequest::Delete {
                 partition,

@@ -238,6 +238,8 @@ impl State {
             version: *version,
             partition: 0,
             timestamp_ms: 0,
+            expires_at_ms: None,
+            ttl_ms: None,
         });
         v1::GetReply { found, revision: self.offset }
     }
@@ -296,6 +298,13 @@ impl kv_server::Kv for Fake {
         &self,
         _request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::WriteReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn expire(
+        &self,
+        _: Request<v1::ExpireRequest>,
+    ) -> Result<Response<v1::ExpireReply>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 

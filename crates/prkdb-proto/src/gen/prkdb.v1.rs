@@ -773,6 +773,10 @@ pub struct PutRequest {
     /// Return the value that was replaced.
     #[prost(bool, tag = "9")]
     pub want_previous: bool,
+    /// How long the value lasts, in milliseconds of the shard's time from its append on. Absent: as its
+    /// collection says.
+    #[prost(uint64, optional, tag = "10")]
+    pub ttl_ms: ::core::option::Option<u64>,
     #[prost(oneof = "put_request::Condition", tags = "7, 8")]
     pub condition: ::core::option::Option<put_request::Condition>,
 }
@@ -849,6 +853,12 @@ pub struct Value {
     pub partition: u32,
     #[prost(int64, tag = "4")]
     pub timestamp_ms: i64,
+    /// The shard's time from which on the key has no value. Absent: it does not expire.
+    #[prost(int64, optional, tag = "5")]
+    pub expires_at_ms: ::core::option::Option<i64>,
+    /// How long that is from the shard's time now.
+    #[prost(uint64, optional, tag = "6")]
+    pub ttl_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReply {
@@ -873,6 +883,33 @@ pub struct MultiGetReply {
     /// One for each key, in the order asked.
     #[prost(message, repeated, tag = "1")]
     pub replies: ::prost::alloc::vec::Vec<GetReply>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExpireRequest {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// From now on, in milliseconds of the shard's time; 0 = it ends now. Absent: it does not expire.
+    #[prost(uint64, optional, tag = "3")]
+    pub ttl_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExpireReply {
+    /// Whether the key had a value. Nothing is changed where it had none.
+    #[prost(bool, tag = "1")]
+    pub existed: bool,
+    /// Whether it expired before.
+    #[prost(bool, tag = "2")]
+    pub expired_before: bool,
+    /// The version of the key now; 0 where it has no value.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    #[prost(uint32, tag = "4")]
+    pub partition: u32,
+    /// The revision at which it is so.
+    #[prost(uint64, tag = "5")]
+    pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExchangeRequest {
@@ -973,6 +1010,12 @@ pub mod scan_reply {
         pub partition: u32,
         #[prost(int64, tag = "5")]
         pub timestamp_ms: i64,
+        /// The shard's time from which on the key has no value. Absent: it does not expire.
+        #[prost(int64, optional, tag = "6")]
+        pub expires_at_ms: ::core::option::Option<i64>,
+        /// How long that is from the time at which the shard is read.
+        #[prost(uint64, optional, tag = "7")]
+        pub ttl_ms: ::core::option::Option<u64>,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct ShardRevision {
@@ -1226,6 +1269,25 @@ pub mod kv_client {
             req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Kv", "BatchPut"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Says anew how long a key's value lasts: its record is appended once more, as it is but for that.
+        pub async fn expire(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExpireRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExpireReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Kv/Expire");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Kv", "Expire"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Keys in order, in pages, read at one revision per shard.
         pub async fn scan(
             &mut self,
@@ -1305,6 +1367,11 @@ pub mod kv_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ProduceRequest>>,
         ) -> std::result::Result<tonic::Response<Self::BatchPutStream>, tonic::Status>;
+        /// Says anew how long a key's value lasts: its record is appended once more, as it is but for that.
+        async fn expire(
+            &self,
+            request: tonic::Request<super::ExpireRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExpireReply>, tonic::Status>;
         /// Server streaming response type for the Scan method.
         type ScanStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ScanReply, tonic::Status>,
@@ -1658,6 +1725,49 @@ pub mod kv_server {
                     };
                     Box::pin(fut)
                 }
+                "/prkdb.v1.Kv/Expire" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExpireSvc<T: Kv>(pub Arc<T>);
+                    impl<T: Kv> tonic::server::UnaryService<super::ExpireRequest>
+                    for ExpireSvc<T> {
+                        type Response = super::ExpireReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExpireRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kv>::expire(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExpireSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/prkdb.v1.Kv/Scan" => {
                     #[allow(non_camel_case_types)]
                     struct ScanSvc<T: Kv>(pub Arc<T>);
@@ -1756,6 +1866,9 @@ pub struct CollectionSettings {
     pub placement: i32,
     #[prost(enumeration = "KeyIndex", tag = "6")]
     pub key_index: i32,
+    /// How long values last that state nothing else, in milliseconds; 0 = for ever.
+    #[prost(uint64, tag = "7")]
+    pub ttl_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Collection {
@@ -1850,6 +1963,9 @@ pub struct AlterCollectionRequest {
     /// How many partitions it is to have; absent = as many as it has.
     #[prost(uint32, optional, tag = "2")]
     pub partitions: ::core::option::Option<u32>,
+    /// How long values last that state nothing else, in milliseconds; 0 = for ever. Absent = as before.
+    #[prost(uint64, optional, tag = "3")]
+    pub ttl_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AlterCollectionReply {
@@ -2175,8 +2291,8 @@ pub mod collections_client {
                 .insert(GrpcMethod::new("prkdb.v1.Collections", "Describe"));
             self.inner.unary(req, path, codec).await
         }
-        /// Changes what may be changed: today the number of partitions, of a collection without key index,
-        /// upwards.
+        /// Changes what may be changed: the number of partitions, of a collection without key index, upwards;
+        /// and for records that are appended from then on, how long they last.
         pub async fn alter(
             &mut self,
             request: impl tonic::IntoRequest<super::AlterCollectionRequest>,
@@ -2261,8 +2377,8 @@ pub mod collections_server {
             tonic::Response<super::DescribeCollectionReply>,
             tonic::Status,
         >;
-        /// Changes what may be changed: today the number of partitions, of a collection without key index,
-        /// upwards.
+        /// Changes what may be changed: the number of partitions, of a collection without key index, upwards;
+        /// and for records that are appended from then on, how long they last.
         async fn alter(
             &self,
             request: tonic::Request<super::AlterCollectionRequest>,

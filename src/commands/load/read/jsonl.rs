@@ -2,11 +2,15 @@
 
 use std::io;
 
+use prkdb_types::{
+    headers::{TTL_MS, Ttl, TtlText},
+    limits::MAX_TTL_MS,
+};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
-    Item, Reader, Record, Scanner,
+    Header, Item, Reader, Record, Scanner,
     delimited::too_long,
     json::{base64, value_bytes, wrong},
     scanner::Terminator,
@@ -30,6 +34,8 @@ struct Line<'a> {
     value_b64: Option<String>,
     #[serde(default)]
     op: Operation,
+    #[serde(default)]
+    ttl_ms: Option<u64>,
     // What `scan` prints too.
     #[serde(default, rename = "schema")]
     _schema: IgnoredAny,
@@ -118,6 +124,13 @@ impl Lines {
     }
 }
 
+fn ttl_header(ttl_ms: u64) -> Result<Header, String> {
+    if ttl_ms > MAX_TTL_MS {
+        return Err(format!("'ttl_ms' is {ttl_ms}, limit {MAX_TTL_MS}"));
+    }
+    Ok((TTL_MS.to_owned(), TtlText::new(Ttl::Ms(ttl_ms)).as_bytes().to_vec()))
+}
+
 fn parse(line: &[u8]) -> Result<Record, String> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
     let key = match (line.key, line.key_b64) {
@@ -133,8 +146,14 @@ fn parse(line: &[u8]) -> Result<Record, String> {
         (Some(_), Some(_)) => return Err("both 'value' and 'value_b64'".to_owned()),
     };
     match (line.op, value) {
-        (Operation::Put, Some(value)) => Ok(Record::new(key, value)),
+        (Operation::Put, Some(value)) => {
+            let headers = line.ttl_ms.map(ttl_header).transpose()?.into_iter().collect();
+            Ok(Record { headers, ..Record::new(key, value) })
+        }
         (Operation::Put, None) => Err("no field 'value' or 'value_b64'".to_owned()),
+        (Operation::Delete, _) if line.ttl_ms.is_some() => {
+            Err("'delete' takes no 'ttl_ms'".to_owned())
+        }
         (Operation::Delete, None) => Ok(Record { key: Some(key), ..Record::default() }),
         (Operation::Delete, Some(_)) => Err("'delete' takes no value".to_owned()),
     }

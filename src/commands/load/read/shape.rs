@@ -1,5 +1,7 @@
 //! What a command says of every record it reads.
 
+use prkdb_types::headers::{TTL_MS, Ttl, TtlText};
+
 use super::{Header, Record};
 
 /// Adds to records what the command line says of all of them.
@@ -17,6 +19,8 @@ pub struct Shape {
     pub timestamp_ms: Option<i64>,
     /// Headers in front of a record's own.
     pub headers: Vec<Header>,
+    /// How long every value lasts whose record says nothing else.
+    pub ttl: Option<Ttl>,
 }
 
 impl Shape {
@@ -37,6 +41,11 @@ impl Shape {
         }
         if !self.headers.is_empty() {
             record.headers.splice(..0, self.headers.iter().cloned());
+        }
+        if let Some(ttl) = self.ttl.filter(|_| record.value.is_some()) {
+            // In front: where a record has its own, the last one counts.
+            let text = TtlText::new(ttl).as_bytes().to_vec();
+            record.headers.insert(0, (TTL_MS.to_owned(), text));
         }
         record.partition = self.partition.or(record.partition);
         record.timestamp_ms = self.timestamp_ms.or(record.timestamp_ms);

@@ -36,6 +36,7 @@ impl Catalog {
             to.put_number(put.collection.into());
             to.put_number(put.number.into());
             to.push(put.key_index.into());
+            to.put_number(put.ttl_ms);
         }
         to.put_number(self.versions.len() as u64);
         for (subject, version) in &self.versions {
@@ -62,6 +63,7 @@ impl Catalog {
                 collection: from.narrow()?,
                 number: from.narrow()?,
                 key_index: from.flag()?,
+                ttl_ms: from.number()?,
             };
             catalog.partitions.insert(put.partition, put);
         }

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    super::{catalog::Catalog, tree::Root, tree::Tree},
+    super::{
+        catalog::Catalog,
+        due::Due,
+        tree::{Root, Tree},
+    },
     Index, PartitionStats, State,
 };
 use crate::storage::{
@@ -75,7 +79,7 @@ impl State {
     /// Returns the state that a section and the keys of each collection make; the windows come after.
     pub(in crate::storage) fn load(
         mut from: Take<'_>,
-        mut keys: BTreeMap<u32, Tree>,
+        mut keys: BTreeMap<u32, (Tree, Due)>,
         producer_bytes_max: u64,
     ) -> Result<Self, Malformed> {
         let mut state = Self::new(producer_bytes_max);
@@ -106,12 +110,12 @@ impl State {
         }
         for _ in 0..from.count()? {
             let (collection, count) = (from.narrow()?, from.number()?);
-            let tree = keys.remove(&collection).unwrap_or_default();
+            let (tree, due) = keys.remove(&collection).unwrap_or_default();
             if tree.len() as u64 != count {
                 return Err(Malformed);
             }
-            state.index_bytes += tree.bytes() as u64;
-            let index = Index { tree, is_changed: true, ..Index::default() };
+            let index = Index { tree, due, is_changed: true, ..Index::default() };
+            state.index_bytes += index.bytes();
             state.indexes.insert(collection, index);
         }
         // Keys of a collection without an index are nobody's.

@@ -3,6 +3,7 @@
 use super::{
     Leaf, Root, Tree,
     keys::Keys,
+    leaves::Leaves,
     page::{INNER_MAX, KEY_BYTES_MAX, LEAF_MAX, Page},
 };
 
@@ -19,7 +20,7 @@ pub struct Builder {
     /// How many of the keys are in use: their buffers are used again.
     used: usize,
     key_bytes: usize,
-    leaves: Vec<Leaf>,
+    leaves: Leaves,
     len: usize,
 }
 
@@ -97,10 +98,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::NEVER, *};
 
     fn leaf(version: u64) -> Leaf {
-        Leaf { segment: 1, position: 2, start: 3, partition: 4, version }
+        Leaf { segment: 1, position: 2, start: 3, partition: 4, version, expires_ms: NEVER }
     }
 
     fn built<'a>(keys: impl Iterator<Item = &'a Vec<u8>>) -> Tree {

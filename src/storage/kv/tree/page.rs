@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::{
     Leaf,
     keys::{Keys, clone_entries, common_len, grow_by_one},
+    leaves::Leaves,
 };
 
 /// Entries of a leaf page: about 3 KiB with keys of 16 bytes.
@@ -40,7 +41,7 @@ pub(super) enum Page {
 #[derive(Debug, Default)]
 pub(super) struct LeafPage {
     keys: Keys,
-    leaves: Vec<Leaf>,
+    leaves: Leaves,
 }
 
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Page {
     }
 
     /// Returns a leaf page of sorted keys.
-    pub(super) fn leaf(keys: Keys, leaves: Vec<Leaf>) -> Self {
+    pub(super) fn leaf(keys: Keys, leaves: Leaves) -> Self {
         Self::Leaf(Arc::new(LeafPage { keys, leaves }))
     }
 
@@ -108,7 +109,7 @@ impl Page {
             match page {
                 Self::Inner(inner) => page = &inner.children[inner.child_of(key)],
                 Self::Leaf(leaf) => {
-                    return leaf.keys.search(key).ok().map(|index| leaf.leaves[index]);
+                    return leaf.keys.search(key).ok().map(|index| leaf.leaves.get(index));
                 }
             }
         }
@@ -209,7 +210,7 @@ impl Page {
                     && fits(&left.keys, &right.keys) =>
             {
                 let keys = Keys::concat(&left.keys, &right.keys);
-                let leaves = [left.leaves.as_slice(), &right.leaves].concat();
+                let leaves = Leaves::concat(&left.leaves, &right.leaves);
                 Some(Self::Leaf(Arc::new(LeafPage { keys, leaves })))
             }
             (Self::Inner(left), Self::Inner(right))
@@ -241,22 +242,18 @@ impl LeafPage {
     /// Replaces the content of `key` by the key at `index` and returns its entry.
     pub(super) fn entry(&self, index: usize, key: &mut Vec<u8>) -> Leaf {
         self.keys.copy_to(index, key);
-        self.leaves[index]
+        self.leaves.get(index)
     }
 
     fn bytes(&self) -> usize {
-        ARC_COUNTERS
-            + size_of::<Self>()
-            + self.keys.heap_bytes()
-            + size_of::<Leaf>() * self.leaves.capacity()
+        ARC_COUNTERS + size_of::<Self>() + self.keys.heap_bytes() + self.leaves.heap_bytes()
     }
 
     fn insert(&mut self, key: &[u8], leaf: Leaf) -> (Option<Leaf>, Option<Split>) {
         match self.keys.search(key) {
-            Ok(index) => (Some(std::mem::replace(&mut self.leaves[index], leaf)), None),
+            Ok(index) => (Some(self.leaves.replace(index, leaf)), None),
             Err(index) => {
                 self.keys.insert(index, key);
-                grow_by_one(&mut self.leaves);
                 self.leaves.insert(index, leaf);
                 (None, self.split_point(index).map(|at| self.split(at)))
             }
@@ -275,8 +272,8 @@ impl LeafPage {
     fn split(&mut self, at: usize) -> Split {
         let right_keys = self.keys.part(at..self.len());
         self.keys = self.keys.part(0..at);
-        let right_leaves = clone_entries(&self.leaves[at..]);
-        self.leaves = clone_entries(&self.leaves[..at]);
+        let right_leaves = self.leaves.part(at..self.len());
+        self.leaves = self.leaves.part(0..at);
         // The shortest key that is greater than all on the left and not greater than any on the right.
         let mut separator = right_keys.key(0);
         let last = self.keys.key(at - 1);
@@ -307,7 +304,7 @@ fn biased_middle(index: usize, count: usize) -> usize {
 
 impl Clone for LeafPage {
     fn clone(&self) -> Self {
-        Self { keys: self.keys.clone(), leaves: clone_entries(&self.leaves) }
+        Self { keys: self.keys.clone(), leaves: self.leaves.clone() }
     }
 }
 

@@ -12,7 +12,9 @@ use super::*;
 type Model = BTreeMap<Vec<u8>, Leaf>;
 
 fn leaf(version: u64) -> Leaf {
-    Leaf { segment: 3, position: 7, start: 1, partition: 2, version }
+    // Some expire, most do not: pages of both kinds are split and put together.
+    let expires_ms = if version % 7 == 3 { version.cast_signed() } else { NEVER };
+    Leaf { segment: 3, position: 7, start: 1, partition: 2, version, expires_ms }
 }
 
 /// A small generator, so that a failure repeats: splitmix64.

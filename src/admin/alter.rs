@@ -1,0 +1,68 @@
+//! What may be changed of a collection that is there.
+
+use prkdb_types::{CollectionName, CollectionSettings, ErrorCode};
+
+use super::collections::{check_numbers_left, place, put_row, tell_shards};
+use crate::{
+    node::{Node, outcome::Failure},
+    storage::kv::catalog::CollectionEntry,
+};
+
+/// What is to change; `None`: it stays as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changes {
+    /// How many partitions there are.
+    pub(super) partitions: Option<u32>,
+    /// How long values last that state nothing else; 0 = for ever.
+    pub(super) ttl_ms: Option<u64>,
+}
+
+impl Changes {
+    fn of(self, settings: CollectionSettings) -> CollectionSettings {
+        CollectionSettings {
+            partitions: self.partitions.unwrap_or(settings.partitions),
+            ttl_ms: match self.ttl_ms {
+                Some(ttl_ms) => (ttl_ms > 0).then_some(ttl_ms),
+                None => settings.ttl_ms,
+            },
+            ..settings
+        }
+    }
+}
+
+/// Changes a collection; returns its row and whether that changed it.
+pub(super) async fn alter(
+    node: &Node,
+    name: &CollectionName,
+    changes: Changes,
+) -> Result<(CollectionEntry, bool), Failure> {
+    let _one_at_a_time = node.admin_lock().lock().await;
+    let route = node.route(name.as_str())?;
+    let known = &route.collection;
+    let settings = changes.of(known.settings);
+    if settings == known.settings {
+        // A change that was interrupted is finished by the same request.
+        tell_shards(node, known).await?;
+        return Ok((known.clone(), false));
+    }
+    let (now, wanted) = (known.settings.partitions, settings.partitions);
+    let refused = |reason: String| {
+        let message = format!("collection '{}': {reason}", name.as_str());
+        Failure::new(ErrorCode::AlterRefused, message)
+    };
+    if wanted != now && route.is_keyed() {
+        let reason = "it has a key index: other partitions would be other places for its keys";
+        return Err(refused(reason.to_owned())
+            .with_hint("create another collection with the partitions wanted, and copy"));
+    }
+    if wanted < now {
+        return Err(refused(format!("it has {now} partitions: fewer would lose records")));
+    }
+    settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    check_numbers_left(&node.catalog(), wanted - now)?;
+    let mut row = CollectionEntry { version: known.version + 1, settings, ..known.clone() };
+    row.partitions.extend(place(node, &settings, now));
+    put_row(node, &row).await?;
+    tell_shards(node, &row).await?;
+    Ok((row, true))
+}

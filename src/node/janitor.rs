@@ -1,0 +1,72 @@
+//! What a shard's leader does by itself: tombstones for keys whose time is over.
+//!
+//! A key that is expired is gone for readers as soon as the log's time says so; its tombstone frees what
+//! the index keeps of it. The first one of a group also carries the log's time on, where nothing else is
+//! written: so a key is gone at most about a second late on a log that is idle.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::core::{Node, ShardHandle};
+use crate::storage::sequencer::WriteRequest;
+
+/// So often it is looked for keys that are due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Keys, and bytes of keys, that get their tombstones in one batch.
+const KEYS_AT_ONCE: usize = 1000;
+const BYTES_AT_ONCE: usize = 256 << 10;
+/// Between two batches others get their turn: at most 50,000 keys a second.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A batch is not waited for longer than this.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Sweeps a shard until `stop`.
+pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
+    let mut leading = handle.leading();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            led = next_look(&mut leading) => if !led { return },
+        }
+        while !stop.is_cancelled() && sweep(&node, &handle).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Waits for the next look; only while this replica leads. False where it never will again.
+async fn next_look(leading: &mut watch::Receiver<u64>) -> bool {
+    tokio::time::sleep(LOOK_EVERY).await;
+    leading.wait_for(|term| *term != 0).await.is_ok()
+}
+
+/// Appends one batch of tombstones. Returns whether there may be more.
+async fn sweep(node: &Node, handle: &ShardHandle) -> bool {
+    let now_ms = node.clock().wall_ms().max(handle.shard.log_time_ms());
+    if handle.shard.next_expiry_ms().is_none_or(|next_ms| next_ms > now_ms) {
+        return false;
+    }
+    let Some(expired) = handle.shard.expired(now_ms, KEYS_AT_ONCE, BYTES_AT_ONCE) else {
+        return false;
+    };
+    let count = expired.keys.len();
+    let request = WriteRequest::Sweep {
+        partition: expired.partition,
+        collection: expired.collection,
+        keys: expired.keys,
+    };
+    let deadline = Some(Instant::now() + WRITE_LIMIT);
+    match node.write(handle.number, request, deadline).await {
+        Ok(written) => {
+            debug!(shard = handle.number, count, revision = written.revision, "keys expired");
+            written.kind == super::outcome::WrittenKind::Appended
+        }
+        Err(failure) => {
+            debug!(shard = handle.number, count, %failure, "expired keys are swept later");
+            false
+        }
+    }
+}

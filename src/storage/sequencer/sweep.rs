@@ -1,0 +1,55 @@
+//! Tombstones for keys that are expired.
+
+use bytes::Bytes;
+use prkdb_types::{
+    BatchBuilder, Compression, ProducerStamp,
+    headers::{self, Operation},
+};
+
+use super::{Answer, Sequencer, Verdict, refused};
+use crate::storage::{
+    bug::bug,
+    kv::{state::State, tree::Leaf},
+};
+
+impl Sequencer {
+    /// Appends tombstones for those of the keys that still have the version they were found with, and are
+    /// expired at the time of the entry.
+    pub(super) fn decide_sweep(
+        &mut self,
+        state: &State,
+        partition: u32,
+        collection: u32,
+        keys: &[(Bytes, u64)],
+    ) -> Result<Verdict, Verdict> {
+        let target = self.target(state, partition)?;
+        let mut builder = BatchBuilder::new(ProducerStamp::NONE, Compression::None);
+        let reason = [(headers::OPERATION, Operation::Expired.name().as_bytes())];
+        let mut swept = Vec::with_capacity(keys.len());
+        for (key, version) in keys {
+            let is_over = |leaf: Leaf| {
+                leaf.version == *version && (leaf.is_expired(self.now_ms) || bug!(SweptUnexpired))
+            };
+            if !state.leaf(collection, key).is_some_and(is_over)
+                || (self.overlay.is_under_way(partition, collection, key) && !bug!(SweptUnseen))
+            {
+                continue;
+            }
+            builder
+                .push(self.now_ms, Some(key), None, &reason)
+                .map_err(|error| refused(error.code(), error.to_string()))?;
+            swept.push(key);
+        }
+        if swept.is_empty() {
+            return Err(Verdict::Answered { rests_on: None, answer: Answer::Absent { partition } });
+        }
+        let batch = builder.finish().map_err(|error| refused(error.code(), error.to_string()))?;
+        let header = batch.header();
+        let verdict = self.accept(state, &target, batch, &header)?;
+        for key in swept {
+            // The clone counts a reference.
+            self.overlay.write_key(self.gathering, collection, key.clone(), None);
+        }
+        Ok(verdict)
+    }
+}
