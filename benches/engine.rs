@@ -158,12 +158,18 @@ impl Engine {
             tail_cache_bytes: 64 << 20,
             producer_bytes_max: 64 << 20,
             checkpoint_bytes: u64::MAX,
+            tombstone_grace_ms: u64::MAX,
         };
         let (disk, rng) = (Arc::new(MayNotSync { syncs }), &mut OsRng::new().unwrap());
         let (shard, _) = Shard::open(disk, dir, &options, rng, 0).unwrap();
         let mut engine = Self { shard, sequencer: Sequencer::open(1, LIMITS), index: 0 };
-        let put =
-            PartitionPut { partition: 1, collection: 1, number: 0, key_index: false, ttl_ms: 0 };
+        let put = PartitionPut {
+            partition: 1,
+            collection: 1,
+            number: 0,
+            key_index: false,
+            ..PartitionPut::default()
+        };
         let change = Some(ShardChange::PartitionPut(put));
         let commands = vec![ShardCommand { id: 1, version: 1, change }];
         engine.write(&WriteRequest::Control { commands, timestamp_ms: 0 });
@@ -251,8 +257,13 @@ fn keys(parent: &Path, out: &mut impl io::Write) {
     for scattered in [false, true] {
         let dir = tempfile::tempdir_in(parent).unwrap();
         let mut engine = Engine::open(dir.path(), false);
-        let put =
-            PartitionPut { partition: 2, collection: 2, number: 0, key_index: true, ttl_ms: 0 };
+        let put = PartitionPut {
+            partition: 2,
+            collection: 2,
+            number: 0,
+            key_index: true,
+            ..PartitionPut::default()
+        };
         let change = Some(ShardChange::PartitionPut(put));
         let commands = vec![ShardCommand { id: 2, version: 1, change }];
         engine.write(&WriteRequest::Control { commands, timestamp_ms: 0 });

@@ -1,6 +1,6 @@
 //! What may be changed of a collection that is there.
 
-use prkdb_types::{CollectionName, CollectionSettings, ErrorCode};
+use prkdb_types::{Cleanup, CollectionName, CollectionSettings, ErrorCode, Retention};
 
 use super::collections::{check_numbers_left, place, put_row, tell_shards};
 use crate::{
@@ -15,16 +15,31 @@ pub(super) struct Changes {
     pub(super) partitions: Option<u32>,
     /// How long values last that state nothing else; 0 = for ever.
     pub(super) ttl_ms: Option<u64>,
+    /// How old records get; 0 = any age.
+    pub(super) retention_ms: Option<u64>,
+    /// How many bytes of a partition are kept; 0 = all.
+    pub(super) retention_bytes: Option<u64>,
 }
 
 impl Changes {
     fn of(self, settings: CollectionSettings) -> CollectionSettings {
+        let changed = |to: Option<u64>, from: Option<u64>| match to {
+            Some(to) => (to > 0).then_some(to),
+            None => from,
+        };
+        let retention = Retention {
+            ms: changed(self.retention_ms, settings.retention.ms),
+            bytes: changed(self.retention_bytes, settings.retention.bytes),
+        };
         CollectionSettings {
             partitions: self.partitions.unwrap_or(settings.partitions),
-            ttl_ms: match self.ttl_ms {
-                Some(ttl_ms) => (ttl_ms > 0).then_some(ttl_ms),
-                None => settings.ttl_ms,
+            ttl_ms: changed(self.ttl_ms, settings.ttl_ms),
+            cleanup: match settings.cleanup {
+                Cleanup::Keep if !retention.is_none() => Cleanup::Expire,
+                Cleanup::Expire if retention.is_none() => Cleanup::Keep,
+                cleanup => cleanup,
             },
+            retention,
             ..settings
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
-    CollectionName, CollectionSettings, ErrorCode, KeyIndex, Placement, ShardCommand,
+    Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, Placement, ShardCommand,
     command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
 };
 use tonic::{Request, Response, Status};
@@ -17,6 +17,7 @@ use super::{
     alter::{Changes, alter},
     describe,
     settings::parse_settings,
+    truncate,
 };
 use crate::{
     node::{
@@ -145,6 +146,9 @@ fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardComm
             number: place.number,
             key_index: row.settings.key_index == KeyIndex::On,
             ttl_ms: row.settings.ttl_ms.unwrap_or_default(),
+            compact: row.settings.cleanup == Cleanup::Compact,
+            retention_ms: row.settings.retention.ms.unwrap_or_default(),
+            retention_bytes: row.settings.retention.bytes.unwrap_or_default(),
         };
         ShardChange::PartitionPut(put)
     };
@@ -314,8 +318,9 @@ impl Collections for CollectionsService {
         &self,
         request: Request<v1::AlterCollectionRequest>,
     ) -> Result<Response<v1::AlterCollectionReply>, Status> {
-        let v1::AlterCollectionRequest { name, partitions, ttl_ms } = request.into_inner();
-        let changes = Changes { partitions, ttl_ms };
+        let v1::AlterCollectionRequest { name, partitions, ttl_ms, retention_ms, retention_bytes } =
+            request.into_inner();
+        let changes = Changes { partitions, ttl_ms, retention_ms, retention_bytes };
         let node = &self.context.node;
         let altered = async {
             self.context.authorise(Action::Manage, Resource::Collection(&name))?;
@@ -325,6 +330,19 @@ impl Collections for CollectionsService {
             Ok(v1::AlterCollectionReply { collection, changed })
         };
         self.context.answer(Method::AlterCollection, altered).await
+    }
+
+    async fn truncate(
+        &self,
+        request: Request<v1::TruncateCollectionRequest>,
+    ) -> Result<Response<v1::TruncateCollectionReply>, Status> {
+        let request = request.into_inner();
+        let truncated = async {
+            self.context.authorise(Action::Manage, Resource::Collection(&request.name))?;
+            parse_own_name(&request.name)?;
+            truncate::serve(&self.context.node, &request).await
+        };
+        self.context.answer(Method::TruncateCollection, truncated).await
     }
 
     async fn drop(

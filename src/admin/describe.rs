@@ -20,6 +20,8 @@ pub(super) fn settings(settings: &CollectionSettings) -> v1::CollectionSettings 
         .into(),
         cleanup: match settings.cleanup {
             Cleanup::Keep => v1::Cleanup::Keep,
+            Cleanup::Compact => v1::Cleanup::Compact,
+            Cleanup::Expire => v1::Cleanup::Expire,
         }
         .into(),
         placement: match settings.placement {
@@ -33,6 +35,8 @@ pub(super) fn settings(settings: &CollectionSettings) -> v1::CollectionSettings 
         }
         .into(),
         ttl_ms: settings.ttl_ms.unwrap_or_default(),
+        retention_ms: settings.retention.ms.unwrap_or_default(),
+        retention_bytes: settings.retention.bytes.unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@ mod describe;
 mod groups;
 mod settings;
 mod status;
+mod truncate;
 
 use std::{collections::BTreeSet, pin::Pin};
 

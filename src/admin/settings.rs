@@ -1,7 +1,9 @@
 //! The settings of a collection, as they are asked for.
 
 use prkdb_proto::v1;
-use prkdb_types::{Cleanup, CollectionSettings, Durability, KeyIndex, Partitioner, Placement};
+use prkdb_types::{
+    Cleanup, CollectionSettings, Durability, KeyIndex, Partitioner, Placement, Retention,
+};
 
 use super::collections::invalid;
 use crate::node::outcome::Failure;
@@ -16,6 +18,9 @@ pub(super) fn parse_settings(
         0 => CollectionSettings::default(),
         count => CollectionSettings::with_partitions(count),
     };
+    let some = |number: u64| (number > 0).then_some(number);
+    let retention = Retention { ms: some(asked.retention_ms), bytes: some(asked.retention_bytes) };
+    settings.retention = retention;
     match v1::Partitioner::try_from(asked.partitioner) {
         Ok(v1::Partitioner::Unspecified) => {}
         Ok(v1::Partitioner::Ring) => settings.partitioner = Partitioner::Ring,
@@ -29,7 +34,12 @@ pub(super) fn parse_settings(
         Err(_) => return Err(unknown("durability", asked.durability)),
     }
     match v1::Cleanup::try_from(asked.cleanup) {
-        Ok(v1::Cleanup::Unspecified | v1::Cleanup::Keep) => settings.cleanup = Cleanup::Keep,
+        Ok(v1::Cleanup::Unspecified) if retention.is_none() => settings.cleanup = Cleanup::Keep,
+        // What a retention says is what this does.
+        Ok(v1::Cleanup::Unspecified) => settings.cleanup = Cleanup::Expire,
+        Ok(v1::Cleanup::Keep) => settings.cleanup = Cleanup::Keep,
+        Ok(v1::Cleanup::Compact) => settings.cleanup = Cleanup::Compact,
+        Ok(v1::Cleanup::Expire) => settings.cleanup = Cleanup::Expire,
         Err(_) => return Err(unknown("cleanup", asked.cleanup)),
     }
     match v1::Placement::try_from(asked.placement) {
@@ -44,7 +54,7 @@ pub(super) fn parse_settings(
         Ok(v1::KeyIndex::Off) => settings.key_index = KeyIndex::Off,
         Err(_) => return Err(unknown("key index", asked.key_index)),
     }
-    settings.ttl_ms = (asked.ttl_ms > 0).then_some(asked.ttl_ms);
+    settings.ttl_ms = some(asked.ttl_ms);
     settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
     Ok(settings)
 }

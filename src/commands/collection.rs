@@ -1,14 +1,21 @@
 //! `prkdb collection`: named sets of partitions.
 
+mod settings;
+mod truncate;
+
 use prkdb_client::{Client, ClientError, CollectionChanges, Listing as Which, Ttl, wire};
 use prkdb_types::ErrorCode;
 
+pub use self::settings::PartitionerArg;
+use self::settings::{
+    CleanupArg, DurabilityArg, RetentionArg, add_settings, retention, retention_cell,
+    retention_or_none, settings, ttl, ttl_or_none, wire_name,
+};
 use crate::commands::{
     complete,
     failure::Result,
     output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle, UnitStyle},
     session::{self, Session},
-    values,
 };
 
 const EXAMPLES: &str = "\
@@ -29,6 +36,7 @@ const LISTING: Listing = Listing {
         Column::new("SIZE", "size", Kind::Size),
         Column::new("LOG-START", "log_start", Kind::Number),
         Column::new("LOG-END", "log_end", Kind::Number),
+        Column::new("RETENTION", "retention", Kind::Text),
         Column::new("CREATED", "created", Kind::Time),
     ],
     empty: "(no collections)",
@@ -63,8 +71,10 @@ enum Command {
     Create(CreateArgs),
     /// Describe a collection and its partitions
     Describe(DescribeArgs),
-    /// Change how long values last, or how many partitions there are
+    /// Change how long values last, what is kept, or how many partitions there are
     Alter(AlterArgs),
+    /// Let the partitions of a collection begin later
+    Truncate(truncate::Args),
     /// Drop a collection with everything in it
     #[command(visible_alias = "delete")]
     Drop(DropArgs),
@@ -82,56 +92,38 @@ struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  prkdb collection create flights --partitions 3\n  prkdb collection create events --no-index --if-not-exists"
+    after_help = "Examples:\n  prkdb collection create flights --partitions 3\n  prkdb collection create events --no-index --retention 7d --if-not-exists\n  prkdb collection create accounts --cleanup compact"
 )]
 struct CreateArgs {
     /// Name: letters, digits, '.', '_' and '-', at most 249
     name: String,
     /// Number of partitions
     #[arg(long, value_name = "N", default_value_t = 3)]
-    partitions: u32,
+    pub(super) partitions: u32,
     /// How keys find their partition [default: ring, above 1,024 partitions kafka]
     #[arg(long, value_enum)]
-    partitioner: Option<PartitionerArg>,
+    pub(super) partitioner: Option<PartitionerArg>,
     /// Put all partitions into one shard
     #[arg(long)]
-    colocate: bool,
+    pub(super) colocate: bool,
     /// What an acknowledgement promises
     #[arg(long, value_enum, default_value = "sync")]
-    durability: DurabilityArg,
-    /// What happens to old records
-    #[arg(long, value_enum, default_value = "keep")]
-    cleanup: CleanupArg,
+    pub(super) durability: DurabilityArg,
+    /// What happens to old records [default: keep; with --retention expire]
+    #[arg(long, value_enum)]
+    pub(super) cleanup: Option<CleanupArg>,
+    /// What is kept of each partition: an age such as 7d, or a size such as 10GiB; both by giving it twice
+    #[arg(long, value_name = "DUR|SIZE", value_parser = retention)]
+    pub(super) retention: Vec<RetentionArg>,
     /// How long values last that state nothing else, such as 30s or 1h
     #[arg(long, value_name = "DUR", value_parser = ttl)]
-    ttl: Option<Ttl>,
+    pub(super) ttl: Option<Ttl>,
     /// Keep no index of keys: for records that are only read in order
     #[arg(long)]
-    no_index: bool,
+    pub(super) no_index: bool,
     /// Succeed, with any settings, if it exists
     #[arg(long)]
     if_not_exists: bool,
-}
-
-/// How keys find their partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PartitionerArg {
-    /// Consistent hashing.
-    Ring,
-    /// As Kafka's default partitioner.
-    Kafka,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum DurabilityArg {
-    /// It is on the disks of a majority.
-    Sync,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum CleanupArg {
-    /// Every record is kept.
-    Keep,
 }
 
 #[derive(Debug, clap::Args)]
@@ -162,31 +154,21 @@ struct DropArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  prkdb collection alter events --partitions 6\n  prkdb collection alter sessions --ttl 1h\n  prkdb collection alter sessions --ttl none"
+    after_help = "Examples:\n  prkdb collection alter events --partitions 6\n  prkdb collection alter sessions --ttl 1h\n  prkdb collection alter events --retention 7d --retention 10GiB\n  prkdb collection alter sessions --ttl none"
 )]
 struct AlterArgs {
     /// Name
     #[arg(add = complete::collections())]
     name: String,
     /// Number of partitions it shall have: more than now, and only without a key index
-    #[arg(long, value_name = "N", required_unless_present = "ttl")]
+    #[arg(long, value_name = "N", required_unless_present_any = ["ttl", "retention"])]
     partitions: Option<u32>,
     /// How long values last that are appended from now on, such as 1h, or none
     #[arg(long, value_name = "DUR", value_parser = ttl_or_none)]
     ttl: Option<Ttl>,
-}
-
-/// Parses a time to live; one of nothing is none.
-fn ttl(text: &str) -> std::result::Result<Ttl, String> {
-    match Ttl::of(values::duration(text)?) {
-        Ttl::Ms(0) => Err("a collection's time to live is above 0".to_owned()),
-        ttl => Ok(ttl),
-    }
-}
-
-/// Parses a time to live, or `none`.
-fn ttl_or_none(text: &str) -> std::result::Result<Ttl, String> {
-    if text == "none" { Ok(Ttl::Never) } else { ttl(text) }
+    /// What is kept of each partition, an age such as 7d, a size such as 10GiB, or none
+    #[arg(long, value_name = "DUR|SIZE", value_parser = retention_or_none)]
+    retention: Vec<RetentionArg>,
 }
 
 /// Runs `collection`.
@@ -200,6 +182,7 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
         Command::Create(args) => create(session, &args).await,
         Command::Describe(args) => describe(session, &args).await,
         Command::Alter(args) => alter(session, &args).await,
+        Command::Truncate(args) => truncate::run(session, &args).await,
         Command::Drop(args) => drop(session, &args).await,
     }
 }
@@ -239,60 +222,9 @@ fn row(state: &wire::CollectionState) -> Vec<Cell> {
         Cell::Size(sum(|partition| partition.size_bytes)),
         Cell::Number(sum(|partition| partition.log_start)),
         Cell::Number(sum(|partition| partition.log_end)),
+        retention_cell(&settings),
         Cell::Time(collection.created_ms),
     ]
-}
-
-/// `DURABILITY_SYNC` is `sync` outside of the wire.
-fn wire_name(name: &str) -> &'static str {
-    match name {
-        "DURABILITY_SYNC" => "sync",
-        "CLEANUP_KEEP" => "keep",
-        "PLACEMENT_SPREAD" => "spread",
-        "PLACEMENT_COLOCATED" => "colocated",
-        "KEY_INDEX_ON" => "on",
-        "KEY_INDEX_OFF" => "off",
-        "PARTITIONER_RING" => "ring",
-        "PARTITIONER_KAFKA" => "kafka",
-        _ => "unknown",
-    }
-}
-
-/// Adds the settings of a collection to a document.
-fn add_settings(document: &mut Object, settings: wire::CollectionSettings) {
-    document
-        .add("partition_count", settings.partitions)
-        .add("partitioner", wire_name(settings.partitioner().as_str_name()))
-        .add("durability", wire_name(settings.durability().as_str_name()))
-        .add("cleanup", wire_name(settings.cleanup().as_str_name()))
-        .add("placement", wire_name(settings.placement().as_str_name()))
-        .add("key_index", wire_name(settings.key_index().as_str_name()))
-        .add("ttl_ms", (settings.ttl_ms > 0).then_some(settings.ttl_ms));
-}
-
-fn settings(args: &CreateArgs) -> wire::CollectionSettings {
-    let mut settings =
-        wire::CollectionSettings { partitions: args.partitions, ..Default::default() };
-    if let Some(partitioner) = args.partitioner {
-        settings.set_partitioner(match partitioner {
-            PartitionerArg::Ring => wire::Partitioner::Ring,
-            PartitionerArg::Kafka => wire::Partitioner::Kafka,
-        });
-    }
-    let DurabilityArg::Sync = args.durability;
-    settings.set_durability(wire::Durability::Sync);
-    let CleanupArg::Keep = args.cleanup;
-    settings.set_cleanup(wire::Cleanup::Keep);
-    settings.set_placement(if args.colocate {
-        wire::Placement::Colocated
-    } else {
-        wire::Placement::Spread
-    });
-    if let Some(Ttl::Ms(ttl_ms)) = args.ttl {
-        settings.ttl_ms = ttl_ms;
-    }
-    settings.set_key_index(if args.no_index { wire::KeyIndex::Off } else { wire::KeyIndex::On });
-    settings
 }
 
 async fn create(session: &mut Session, args: &CreateArgs) -> Result {
@@ -318,7 +250,17 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result {
 
 async fn alter(session: &mut Session, args: &AlterArgs) -> Result {
     let client = session.client().await?;
-    let changes = CollectionChanges { partitions: args.partitions, ttl: args.ttl };
+    let mut changes =
+        CollectionChanges { partitions: args.partitions, ttl: args.ttl, ..Default::default() };
+    for retention in &args.retention {
+        match *retention {
+            RetentionArg::None => {
+                (changes.retention_ms, changes.retention_bytes) = (Some(0), Some(0));
+            }
+            RetentionArg::Age(ms) => changes.retention_ms = Some(ms),
+            RetentionArg::Size(bytes) => changes.retention_bytes = Some(bytes),
+        }
+    }
     let altered = session.writing(client.alter_collection(&args.name, changes)).await;
     let reply = altered.map_err(|error| session::failure(&error))?;
     let collection = reply.collection.unwrap_or_default();

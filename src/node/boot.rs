@@ -1,10 +1,9 @@
 //! Opening a node's directory and shards, and starting what drives them.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicI64},
+    sync::{Arc, atomic::AtomicI64},
     thread,
     time::Duration,
 };
@@ -19,17 +18,18 @@ use tracing::{info, warn};
 
 use super::{
     Config, NodeError,
+    ballast::Ballast,
     core::{Node, QUEUE_WRITES_MAX, ShardHandle},
-    driver::{Driver, DriverParts, Reserve},
+    driver::{Driver, DriverParts},
     fatal::Fatal,
-    janitor,
+    janitor::{self, Cleaner, CleanerParts},
     proposer::Proposer,
     raft::{Group, GroupOptions},
 };
 use crate::storage::{
-    JudgedShard, Shard, ShardOptions, StorageError,
+    JudgedShard, Shard, ShardOptions, StorageError, TOMBSTONE_GRACE_MS,
     clock::{Clock, OsRng},
-    dir::{BALLAST, DataDir, DirError, Kind, Wanted},
+    dir::{DataDir, DirError, Kind, Wanted},
     disk::{Disk, Privacy, RealDisk},
     kv::window::PRODUCER_BYTES_MAX,
     log::options::{SEGMENT_BYTES_MAX_METADATA, TAIL_CACHE_BYTES},
@@ -193,6 +193,7 @@ pub(super) fn shard_options(config: &Config, cluster_id: [u8; 16], number: u32) 
         tail_cache_bytes: TAIL_CACHE_BYTES,
         producer_bytes_max: PRODUCER_BYTES_MAX,
         checkpoint_bytes: config.checkpoint_bytes,
+        tombstone_grace_ms: TOMBSTONE_GRACE_MS,
     }
 }
 
@@ -265,54 +266,6 @@ fn settle_shard(
     Ok(Arc::new(shard))
 }
 
-/// What a full disk is met with: a file, and the right to open some, that can be given up.
-#[derive(Debug)]
-struct Ballast {
-    directory: Arc<DataDir>,
-    spare: Mutex<Vec<File>>,
-}
-
-/// Files that one shard keeps open to be given up: entries under way may need a segment each.
-const SPARE_FILES: usize = 32;
-
-impl Ballast {
-    fn new(directory: &Arc<DataDir>) -> Self {
-        let ballast = Self { directory: Arc::clone(directory), spare: Mutex::default() };
-        // Without them the node serves as well, until files run out.
-        let _later = ballast.open_spare();
-        ballast
-    }
-
-    fn open_spare(&self) -> io::Result<()> {
-        let files: io::Result<Vec<File>> =
-            (0..SPARE_FILES).map(|_| File::open("/dev/null")).collect();
-        *self.spare() = files?;
-        Ok(())
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Vec<File>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Reserve for Ballast {
-    fn release(&self) -> io::Result<()> {
-        self.spare().clear();
-        let removed = RealDisk.remove(&self.directory.path().join(BALLAST));
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => RealDisk.sync_dir(self.directory.path()),
-        }
-    }
-
-    fn restore(&self) -> io::Result<()> {
-        if self.spare().is_empty() {
-            self.open_spare()?;
-        }
-        self.directory.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
-    }
-}
-
 /// What runs behind the shards of a node.
 pub(super) struct Booted {
     shards: Vec<Running>,
@@ -327,6 +280,7 @@ struct Running {
     group: Arc<Group>,
     proposer: JoinHandle<()>,
     driver: Driver,
+    cleaner: Cleaner,
 }
 
 /// Starts drivers, consensus and proposers, and waits until every shard takes writes.
@@ -354,11 +308,7 @@ pub(super) async fn start(
         // The sender lives as long as the proposer, which lives as long as the node.
         let _opened = open_term.wait_for(|term| *term != 0).await;
     }
-    let janitors = handles.iter().map(|handle| {
-        let (node, handle, stop) = (Arc::clone(node), Arc::clone(handle), stop.clone());
-        tokio::spawn(janitor::run(node, handle, stop))
-    });
-    let janitors = janitors.collect();
+    let janitors = handles.iter().flat_map(|handle| janitor::start(node, handle, &stop)).collect();
     // Set once: a node is started once.
     let _set = node.shards.set(handles);
     let consensus = consensus.clone();
@@ -438,6 +388,21 @@ async fn start_shard(
     };
     let proposer = consensus.spawn(proposer.run());
     let checkpointer = driver.checkpointer();
+    let cleaner = Cleaner::start(CleanerParts {
+        number,
+        shard: Arc::clone(&shard),
+        group: Arc::clone(&group),
+        checkpointer: checkpointer.clone(),
+        clock: Arc::clone(&node.clock),
+        metrics: Arc::clone(&node.metrics),
+        fatal: fatal.clone(),
+        consensus: consensus.clone(),
+    })
+    .map_err(|source| NodeError::Io {
+        action: "start threads of shard",
+        path: shard_dir(directory.path(), number),
+        source,
+    })?;
     let group_of = Arc::clone(&group);
     let handle = ShardHandle {
         number,
@@ -448,7 +413,7 @@ async fn start_shard(
         checkpointer,
         clock_skew_ms,
     };
-    Ok((Running { group, proposer, driver }, Arc::new(handle)))
+    Ok((Running { group, proposer, driver, cleaner }, Arc::new(handle)))
 }
 
 impl Booted {
@@ -460,7 +425,9 @@ impl Booted {
             let _ended = janitor.await;
         }
         let mut drivers = Vec::new();
-        for Running { group, proposer, driver } in self.shards {
+        for Running { group, proposer, driver, cleaner } in self.shards {
+            // Its work under way is given up; a purge that it waits for ends with consensus, or in time.
+            let _stopped = off_runtime("stop", move || cleaner.stop()).await;
             // A panic of the task has ended the process already.
             let _ended = proposer.await;
             let shutdown = self.consensus.spawn(async move { group.shutdown().await });

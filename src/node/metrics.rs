@@ -85,6 +85,8 @@ methods! {
     DescribeCollection = "Collections/Describe";
     /// A change of a collection.
     AlterCollection = "Collections/Alter";
+    /// The end of the beginning of a collection.
+    TruncateCollection = "Collections/Truncate";
     /// The end of a collection.
     DropCollection = "Collections/Drop";
     /// Where things are.
@@ -120,6 +122,9 @@ pub struct Metrics {
     recovery_bytes: ByShard,
     checkpoint_seconds: Histogram,
     checkpoint_bytes: Counter,
+    clean_seconds: Histogram,
+    cleaned_bytes: Counter,
+    clean_written_bytes: Counter,
     shards: ShardGauges,
     open_connections: Gauge,
     in_flight_bytes: Gauge,
@@ -177,6 +182,9 @@ impl Metrics {
         let recovery_bytes = ByShard::default();
         let checkpoint_seconds = seconds_histogram();
         let checkpoint_bytes = Counter::default();
+        let clean_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 20));
+        let cleaned_bytes = Counter::default();
+        let clean_written_bytes = Counter::default();
         let shards = ShardGauges::default();
         let open_connections = Gauge::default();
         let in_flight_bytes = Gauge::default();
@@ -199,6 +207,12 @@ impl Metrics {
             checkpoint_seconds.clone(),
         );
         registry.register("checkpoint_bytes", "Bytes of checkpoints", checkpoint_bytes.clone());
+        let help = "Time to clean segments, pauses included";
+        registry.register("clean_seconds", help, clean_seconds.clone());
+        let help = "Bytes of segments that were cleaned";
+        registry.register("cleaned_bytes", help, cleaned_bytes.clone());
+        let help = "Bytes that were left of them";
+        registry.register("clean_written_bytes", help, clean_written_bytes.clone());
         shards.register(&mut registry);
         registry.register("open_connections", "gRPC connections", open_connections.clone());
         registry.register(
@@ -228,6 +242,9 @@ impl Metrics {
             recovery_bytes,
             checkpoint_seconds,
             checkpoint_bytes,
+            clean_seconds,
+            cleaned_bytes,
+            clean_written_bytes,
             shards,
             open_connections,
             in_flight_bytes,
@@ -274,6 +291,13 @@ impl Metrics {
     pub fn checkpointed(&self, bytes: u64, took: Duration) {
         self.checkpoint_seconds.observe(took.as_secs_f64());
         self.checkpoint_bytes.inc_by(bytes);
+    }
+
+    /// Counts a cleaning.
+    pub fn cleaned(&self, read: u64, written: u64, took: Duration) {
+        self.clean_seconds.observe(took.as_secs_f64());
+        self.cleaned_bytes.inc_by(read);
+        self.clean_written_bytes.inc_by(written);
     }
 
     /// Keeps what the recovery of a shard took, read and cut.

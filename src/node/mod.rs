@@ -5,6 +5,7 @@
 //!
 //! Does not know: commands, terminals. Only `raft` says openraft.
 
+mod ballast;
 mod boot;
 mod check;
 pub mod config;
@@ -38,5 +39,6 @@ pub use check::{Checked, check};
 pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
+pub(crate) use janitor::trim;
 pub use raft::LOG_FILTER;
 pub use run::{Process, Ready, Stopped, run};

@@ -158,14 +158,20 @@ impl Reader {
                 );
                 return Err(Failure::new(ErrorCode::PartitionNotFound, message));
             }
-            let fetched = shard
-                .fetch(partition, cursor.next_offset, bytes_max)
-                .map_err(|error| Failure::from(&error))?;
+            let from = cursor.next_offset;
+            let fetched =
+                shard.fetch(partition, from, bytes_max).map_err(|error| Failure::from(&error))?;
+            if cursor.next_offset < fetched.bounds.log_start {
+                // What it was at was trimmed meanwhile.
+                let (number, offset) = (cursor.number, cursor.next_offset);
+                return Err(out_of_range(&self.collection, number, offset, fetched.bounds));
+            }
             cursor.next_offset = fetched.next_offset;
             if fetched.next_offset < fetched.bounds.high_watermark {
                 self.ready.push_back(partition);
             }
-            if fetched.bytes > 0 || !std::mem::replace(&mut cursor.is_told, true) {
+            let is_passed = fetched.bytes == 0 && fetched.next_offset > from;
+            if fetched.bytes > 0 || is_passed || !std::mem::replace(&mut cursor.is_told, true) {
                 cursor.is_told = true;
                 return Ok(Some(Piece { number: cursor.number, fetched }));
             }

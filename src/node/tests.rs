@@ -60,7 +60,13 @@ impl Running {
 }
 
 fn host_partition() -> WriteRequest {
-    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true, ttl_ms: 0 };
+    let put = PartitionPut {
+        partition: 1,
+        collection: 1,
+        number: 0,
+        key_index: true,
+        ..PartitionPut::default()
+    };
     let change = Some(ShardChange::PartitionPut(put));
     let commands = vec![ShardCommand { id: 1, version: 1, change }];
     WriteRequest::Control { commands, timestamp_ms: 0 }

@@ -34,6 +34,14 @@ pub enum Bug {
     SweptUnexpired,
     /// A sweep does not look at what is under way.
     SweptUnseen,
+    /// Cleaning takes out nothing but what was trimmed.
+    CleanKeepsReplaced,
+    /// Cleaning takes tombstones out that are young.
+    CleanForgetsTombstones,
+    /// Cleaning does not point the key index elsewhere.
+    CleanForgetsKeys,
+    /// What was replaced is removed before a checkpoint says so.
+    RemovedBeforeCheckpoint,
     /// Readers do not look at when a key expires.
     ExpiryNotRead,
     /// A decoder believes a length before it looks whether so many bytes are there.

@@ -28,8 +28,9 @@ mod model_tests;
 pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
 pub use shard::{
-    CHECKPOINT_BYTES, CopyPart, Fetched, Found, JudgedShard, KeyRange, Shard, ShardCopy,
-    ShardOptions, ShardStats, Snapshot, adopt,
+    CHECKPOINT_BYTES, CleanDone, CleanJob, CleanStep, CopyPart, Fetched, Found, JudgedShard,
+    KeyRange, Overdue, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot, TOMBSTONE_GRACE_MS,
+    adopt,
 };
-pub use stream::{Bounds, SidecarDone, SidecarJob};
+pub use stream::{Bounds, SidecarDone, SidecarJob, TrimPoint};
 pub use values::ValueReader;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use prkdb_types::{
     ErrorCode, ProducerStamp, ShardCommand,
     command::{PartitionDrop, ShardChange},
-    headers::Ttl,
+    headers::{Operation, Ttl},
 };
 use proptest::prelude::*;
 
@@ -99,7 +99,12 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
                 let due = engine.shard.expired(engine.now_ms, keys_max, 1000);
                 let Some(Expired { collection, partition, keys }) = due else { continue };
                 assert!(keys.len() <= keys_max);
-                let request = WriteRequest::Sweep { partition, collection, keys: keys.clone() };
+                let request = WriteRequest::Sweep {
+                    partition,
+                    collection,
+                    keys: keys.clone(),
+                    reason: Operation::Expired,
+                };
                 engine.accept(&request);
                 for (key, version) in keys {
                     let gone = model.remove(&key[..]).unwrap();

@@ -7,6 +7,7 @@
 //! - `apply`: the log becomes state.
 //! - `stream`: the batches of a partition from an offset on.
 //! - `checkpoint`: when one is due, and what a shard opens with.
+//! - `clean`: what nobody can need any more is taken out of the log. `retention`: what may go.
 //! - `copy`: the files of the last one, for a backup.
 //! - `read`: what readers see of the keys.
 //! - `range`: keys in order, without those that are expired.
@@ -15,9 +16,11 @@
 
 mod apply;
 mod checkpoint;
+mod clean;
 mod copy;
 mod range;
 mod read;
+mod retention;
 mod stream;
 
 use std::{
@@ -26,7 +29,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU32},
+        atomic::{AtomicI64, AtomicU32, AtomicU64},
     },
 };
 
@@ -34,9 +37,11 @@ use arc_swap::ArcSwap;
 
 use self::checkpoint::{Checkpoints, no_streams};
 pub use self::{
+    clean::{CleanDone, CleanJob, CleanStep},
     copy::{CopyPart, ShardCopy, adopt},
     range::KeyRange,
     read::{Found, Snapshot},
+    retention::Overdue,
     stream::Fetched,
 };
 use super::{
@@ -49,8 +54,8 @@ use super::{
         state::{PartitionStats, Roots, State},
     },
     log::{
-        Evidence, FlushJob, JudgedLog, Log, LogState, PrepareDone, PrepareJob, Prepared, Recovery,
-        Segments,
+        Evidence, FlushJob, HISTORY_FIRST, JudgedLog, Log, LogState, PrepareDone, PrepareJob,
+        Prepared, Recovery, Segments,
         entry::{Entry, LogId, Vote},
         header::Lsn,
         options::{GROUP_BYTES_MAX, LogOptions},
@@ -76,10 +81,15 @@ pub struct ShardOptions {
     pub producer_bytes_max: u64,
     /// The least growth of the log from one checkpoint to the next.
     pub checkpoint_bytes: u64,
+    /// How long a tombstone is kept where records of keys that were written again go, in milliseconds of
+    /// the log's time: readers that follow more slowly may miss a deletion.
+    pub tombstone_grace_ms: u64,
 }
 
 /// Default for the growth of a log from one checkpoint to the next.
 pub const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Default for how long a tombstone is kept: a day.
+pub const TOMBSTONE_GRACE_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A shard whose log was read and found sound, and not yet changed.
 #[derive(Debug)]
@@ -98,14 +108,17 @@ impl JudgedShard {
         let Self { log, checkpoint, options } = self;
         let (log, mut recovery) = log.settle()?;
         let segments = log.segments();
+        let next_history = segments.largest_number().max(HISTORY_FIRST - 1) + 1;
         {
             let (disk, dir, _) = log.home();
             checkpoint.tidy(disk.as_ref(), dir);
         }
         let mut checkpoints = Checkpoints::new(options.checkpoint_bytes);
         let (state, stream) = match checkpoint.loaded {
-            Some(Loaded { state, streams, resume, bytes }) => {
+            Some(Loaded { state, streams, resume, generation, is_cleaned, bytes }) => {
                 (checkpoints.bytes, checkpoints.applied) = (bytes, Some(resume.applied));
+                (checkpoints.generation, checkpoints.is_cleaned) = (generation, is_cleaned);
+                checkpoints.membership = state.membership().cloned();
                 recovery.checkpoint_bytes = bytes;
                 (state, streams)
             }
@@ -113,6 +126,9 @@ impl JudgedShard {
         };
         let shard = Shard {
             number: options.shard,
+            tombstone_grace_ms: options.tombstone_grace_ms,
+            segment_bytes_max: options.segment_bytes_max,
+            next_history: AtomicU64::new(next_history),
             cluster_id: options.cluster_id,
             stream: Mutex::new(stream),
             log: Mutex::new(log),
@@ -140,6 +156,10 @@ impl JudgedShard {
 pub struct Shard {
     number: u32,
     cluster_id: [u8; 16],
+    tombstone_grace_ms: u64,
+    segment_bytes_max: u64,
+    /// The number of the next history segment.
+    next_history: AtomicU64,
     log: Mutex<Log>,
     state: Mutex<State>,
     stream: Mutex<StreamIndex>,

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use prkdb_types::{BatchError, DecompressLimit, Records};
 
 use super::{
-    Found, Shard, StorageError,
+    Found, Snapshot, StorageError,
     kv::{state::DECOMPRESSED_BYTES_MAX, tree::Leaf},
-    log::{Segment, Segments},
+    log::{PinnedSegments, Segment, Segments},
 };
 
 /// Batches that a reader keeps. Neighbouring keys of one load lie in a batch for each partition.
@@ -20,7 +20,7 @@ const KEPT_BYTES_MAX: usize = 2 << 20;
 /// again for each of its records.
 #[derive(Debug)]
 pub struct ValueReader {
-    shard: Arc<Shard>,
+    segments: PinnedSegments,
     kept: VecDeque<Kept>,
 }
 
@@ -33,9 +33,10 @@ struct Kept {
 }
 
 impl ValueReader {
-    /// Returns a reader that has read nothing.
-    pub fn new(shard: Arc<Shard>) -> Self {
-        Self { shard, kept: VecDeque::new() }
+    /// Returns a reader of what the keys of a snapshot point at.
+    pub fn new(snapshot: &Snapshot) -> Self {
+        // The clone counts a reference.
+        Self { segments: snapshot.segments.clone(), kept: VecDeque::new() }
     }
 
     /// Reads the record at a leaf.
@@ -49,7 +50,7 @@ impl ValueReader {
         if let Some(kept) = self.kept.iter().find(is_kept) {
             return kept.read(leaf);
         }
-        let segment = segment(self.shard.segments(), leaf)?;
+        let segment = known(self.segments.get(u64::from(leaf.segment)), leaf)?;
         let records = records(&segment, leaf)?;
         let kept = Kept { segment, position: leaf.position, records };
         let found = kept.read(leaf);
@@ -101,10 +102,13 @@ pub(super) fn read_with_headers(
 }
 
 fn segment(segments: &Segments, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
-    let number = u64::from(leaf.segment);
-    segments.get(number).ok_or_else(|| StorageError::Discontinuous {
+    known(segments.get(u64::from(leaf.segment)), leaf)
+}
+
+fn known(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
+    segment.ok_or_else(|| StorageError::Discontinuous {
         index: leaf.version,
-        reason: format!("segment {number} is not part of the log"),
+        reason: format!("segment {} is not part of the log", leaf.segment),
     })
 }
 

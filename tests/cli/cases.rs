@@ -40,6 +40,7 @@ const CASES: &[Case] = &[
     case("collection create", "", "c", 4),
     case("collection describe", "", "c", 4),
     case("collection alter", "c", "c --partitions 4", 4),
+    case("collection truncate", "c", "c --before 5 --yes", 4),
     case("collection drop", "", "c --confirm c", 4),
     case("status", "--fail-on nope", "", 4),
     case("health", "--live --ready", "", 4),

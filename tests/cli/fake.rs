@@ -329,6 +329,13 @@ impl collections_server::Collections for Service {
         Ok(Response::new(v1::AlterCollectionReply { collection, changed }))
     }
 
+    async fn truncate(
+        &self,
+        _: Request<v1::TruncateCollectionRequest>,
+    ) -> Result<Response<v1::TruncateCollectionReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn drop(
         &self,
         request: Request<v1::DropCollectionRequest>,

@@ -82,6 +82,7 @@ fn documents_have_the_fields_they_always_had() {
         ("collection list", 0),
         ("collection describe c", 0),
         ("collection alter c --partitions 3", 0),
+        ("collection truncate c --before 1 --yes", 0),
         ("collection drop c --confirm c --if-exists", 0),
         ("backup create b.backup", 7),
         ("backup verify b.backup", 0),

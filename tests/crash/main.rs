@@ -8,6 +8,7 @@
 
 mod checkpoint_faults;
 mod checkpoints;
+mod cleaning;
 mod damage;
 mod decoder;
 mod faults;
@@ -25,3 +26,4 @@ mod readers;
 mod rig;
 mod shard;
 mod sidecars;
+mod state;

@@ -1,7 +1,7 @@
 //! Power cuts under a whole shard: key index, producer windows and streams are those of the model.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     ops::{Bound, Range},
     path::Path,
 };
@@ -21,8 +21,11 @@ use prkdb_types::{ErrorCode, ProducerStamp};
 use super::{
     power::say,
     rig::DIR,
-    shard::{COLLECTION, LIMITS, Load, Model, TERM, checkpoint, drive, open_with, run_with},
-    sidecars::check_stream,
+    shard::{
+        CHECKPOINT_BYTES, COLLECTION, LIMITS, Load, Model, TERM, TOMBSTONE_GRACE_MS, checkpoint,
+        drive, is_compacted, open_with, run_cleaned, run_with,
+    },
+    sidecars::{Expected, check_stream},
 };
 
 /// Opens a disk and compares the shard with the model of its last entry; then takes a checkpoint, and
@@ -76,10 +79,10 @@ pub(crate) fn check_shard(
         if shard.partition_state(*partition).map(|state| state.next_offset) != Some(*next) {
             return Err(format!("partition {partition} has another end"));
         }
-        let records = &load.streams[partition][..usize::try_from(*next).unwrap()];
-        check_stream(shard, *partition, records)?;
+        check_partition(shard, load, model, *partition, *next)?;
     }
-    let mut next = 0;
+    let purged = shard.log_state().purged.map_or(0, |mark| mark.index + 1);
+    let mut next = purged;
     while next < count as u64 {
         let read = shard.read(next..count as u64, 2000).map_err(|error| error.to_string())?;
         for entry in &read {
@@ -93,6 +96,49 @@ pub(crate) fn check_shard(
         }
     }
     check_windows(shard, model)
+}
+
+/// The stream of a partition is that of the model, but for what cleaning may have taken out.
+fn check_partition(
+    shard: &Shard,
+    load: &Load,
+    model: &Model,
+    partition: u32,
+    next: u64,
+) -> Result<(), String> {
+    let records = &load.streams[&partition][..usize::try_from(next).unwrap()];
+    let log_start = model.log_starts.get(&partition).copied().unwrap_or_default();
+    let all = Expected::all(partition, records, log_start);
+    if !is_compacted(partition) {
+        return check_stream(shard, &all).map(drop);
+    }
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let latest = |key: &[u8]| records.iter().rposition(|(_, it, _)| it.as_deref() == Some(key));
+    let old_ms = model.log_time_ms - i64::try_from(TOMBSTONE_GRACE_MS).unwrap();
+    let may_miss = |offset: u64| {
+        let (_, key, value) = &records[at(offset)];
+        let key = key.as_deref().unwrap();
+        match value {
+            Some(_) => latest(key) != Some(at(offset)),
+            None => load.appended[&partition][at(offset)] <= old_ms,
+        }
+    };
+    let present = check_stream(shard, &Expected { may_miss: &may_miss, ..all })?;
+    // Whoever reads it from the start has the keys that there are.
+    let mut read: BTreeMap<&[u8], u64> = BTreeMap::new();
+    for offset in present {
+        let (_, key, value) = &records[at(offset)];
+        match value {
+            Some(_) => read.insert(key.as_deref().unwrap(), offset),
+            None => read.remove(key.as_deref().unwrap()),
+        };
+    }
+    for (key, offset) in &read {
+        if model.keys.get(*key).map(|(_, version)| version) != Some(offset) {
+            return Err(format!("partition {partition}: key {key:?} came back from {offset}"));
+        }
+    }
+    Ok(())
 }
 
 /// What was saved as committed is applied at the start; Raft has the rest applied.
@@ -140,6 +186,15 @@ fn check_windows(shard: &Shard, model: &Model) -> Result<(), String> {
     Ok(())
 }
 
+/// Where the power is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// At every call.
+    Everywhere,
+    /// At every call of a cleaning, up to the end of the checkpoint that commits it.
+    InCleanings,
+}
+
 /// What was tried.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -151,6 +206,8 @@ pub(crate) struct Tally {
     pub(crate) in_checkpoints: usize,
     /// Disks with a manifest.
     pub(crate) with_manifests: usize,
+    /// Disks on which a cleaning was under way, up to the checkpoint that commits it.
+    pub(crate) in_cleanings: usize,
 }
 
 impl Tally {
@@ -166,11 +223,38 @@ pub(crate) fn check_load(
 ) -> Result<(), String> {
     let load = run_with(seed, 150, checkpoint_bytes);
     assert!(load.shard.stats().segment_count >= 3);
+    check_recording(&load, checkpoint_bytes, Where::Everywhere, tally, &format!("load {seed}"))
+}
+
+/// As [`check_load`], of a log that is cleaned.
+pub(crate) fn check_cleaned(
+    seed: u64,
+    entries: usize,
+    at: Where,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let load = run_cleaned(seed, entries);
+    check_recording(&load, CHECKPOINT_BYTES, at, tally, &format!("cleaned load {seed}"))
+}
+
+fn check_recording(
+    load: &Load,
+    checkpoint_bytes: u64,
+    at: Where,
+    tally: &mut Tally,
+    name: &str,
+) -> Result<(), String> {
     for image in load.disk.take_recording() {
         let count = load.moments.partition_point(|moment| moment.0 <= image.boundary());
         let bounds =
             count.checked_sub(1).map_or((0, 0), |at| (load.moments[at].1, load.moments[at].2));
-        for loss in Loss::every(image.unsynced_count(), 0..4) {
+        let is_inside = |range: &Range<u64>| range.contains(&image.boundary());
+        let in_cleaning = load.cleanings.iter().any(is_inside);
+        if at == Where::InCleanings && !in_cleaning {
+            continue;
+        }
+        let samples = if in_cleaning { 0..12 } else { 0..4 };
+        for loss in Loss::every(image.unsynced_count(), samples) {
             tally.crashes += 1;
             let crashed = image.crash(loss);
             if !tally.seen.insert((crashed.hash(), bounds.1)) {
@@ -179,11 +263,11 @@ pub(crate) fn check_load(
             let names = crashed.list(Path::new(DIR)).unwrap();
             let is_sidecar = |name: &std::ffi::OsString| name.to_str().unwrap().contains(".index");
             tally.with_sidecars += usize::from(names.iter().any(is_sidecar));
-            let is_inside = |range: &Range<u64>| range.contains(&image.boundary());
             tally.in_checkpoints += usize::from(load.checkpoints.iter().any(is_inside));
+            tally.in_cleanings += usize::from(in_cleaning);
             tally.with_manifests += usize::from(names.iter().any(|name| name == "MANIFEST"));
-            check(&crashed, &load, bounds, checkpoint_bytes).map_err(|error| {
-                format!("load {seed}, boundary {}, {loss:?}: {error}", image.boundary())
+            check(&crashed, load, bounds, checkpoint_bytes).map_err(|error| {
+                format!("{name}, boundary {}, {loss:?}: {error}", image.boundary())
             })?;
         }
     }

@@ -42,7 +42,13 @@ fn write(shard: &Shard, sequencer: &mut Sequencer, index: u64, request: &WriteRe
 
 /// A partition with a key index.
 fn with_partition() -> WriteRequest {
-    let put = PartitionPut { partition: 1, collection: 1, number: 0, key_index: true, ttl_ms: 0 };
+    let put = PartitionPut {
+        partition: 1,
+        collection: 1,
+        number: 0,
+        key_index: true,
+        ..PartitionPut::default()
+    };
     let change = Some(ShardChange::PartitionPut(put));
     let commands = vec![ShardCommand { id: 1, version: 1, change }];
     WriteRequest::Control { commands, timestamp_ms: 0 }
@@ -142,7 +148,7 @@ fn each_record_of_a_batch_is_read_from_its_place() {
         write(&shard, &mut sequencer, index, &request);
     }
     let check = |shard: &Arc<Shard>| {
-        let mut reader = ValueReader::new(Arc::clone(shard));
+        let mut reader = ValueReader::new(&shard.scan(1).unwrap());
         for (offset, (key, value)) in (0..).zip(&expected) {
             let found = shard.get(1, key).unwrap().unwrap();
             assert_eq!((&found.value[..], found.version), (&value[..], offset));

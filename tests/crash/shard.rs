@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use prkdb::storage::{
-    Shard, ShardOptions, StorageError,
+    CleanDone, CleanJob, CleanStep, Overdue, Shard, ShardOptions, StorageError, TrimPoint,
     clock::{Rng as _, SeededRng},
     disk::sim::SimDisk,
     log::{
@@ -18,11 +18,12 @@ use prkdb::storage::{
 };
 use prkdb_types::{
     BatchBuilder, Compression, ProducerStamp, ShardCommand,
-    command::{PartitionPut, ShardChange},
-    headers::Ttl,
+    command::{PartitionPut, ShardChange, Trim},
+    headers::{Operation, Ttl},
 };
 
 use super::rig::{DIR, new_disk};
+pub(crate) use super::state::{Life, Model, Record, Sent};
 
 pub(crate) const COLLECTION: u32 = 1;
 const PARTITIONS: u32 = 3;
@@ -40,59 +41,8 @@ pub(crate) const LIMITS: SequencerLimits = SequencerLimits {
     index_bytes_max: u64::MAX,
 };
 
-/// What a producer sent last: the request, the offset it got, and the sequence that comes next.
-#[derive(Clone, Debug)]
-pub(crate) struct Sent {
-    pub(crate) request: WriteRequest,
-    pub(crate) base_offset: u64,
-    pub(crate) next_sequence: i32,
-}
-
-pub(crate) type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
-
-/// What the shard must be after an entry.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
-    pub(crate) keys: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
-    pub(crate) producers: BTreeMap<i64, Sent>,
-    pub(crate) next_offsets: BTreeMap<u32, u64>,
-    /// Until when keys last that expire.
-    pub(crate) lives: BTreeMap<Vec<u8>, Life>,
-    pub(crate) log_time_ms: i64,
-}
-
-/// Until when a key lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// So long from the time of the entry that is being gathered.
-    For(u64),
-    /// Up to this time.
-    Until(i64),
-}
-
-impl Model {
-    /// Returns the keys that are not expired.
-    pub(crate) fn live(&self) -> impl Iterator<Item = (&Vec<u8>, &(Vec<u8>, u64))> {
-        self.keys.iter().filter(|(key, _)| match self.lives.get(*key) {
-            Some(Life::Until(end_ms)) => *end_ms > self.log_time_ms,
-            _ => true,
-        })
-    }
-
-    /// Sets the time of an entry, from which on what it holds lasts.
-    pub(crate) fn stamp(&mut self, append_time_ms: i64) {
-        self.log_time_ms = append_time_ms;
-        for life in self.lives.values_mut() {
-            if let Life::For(ttl_ms) = *life {
-                *life = Life::Until(append_time_ms.saturating_add_unsigned(ttl_ms));
-            }
-        }
-    }
-
-    pub(crate) fn values(&self) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
-        self.live().map(|(key, (value, _))| (key, value))
-    }
-}
+/// How long tombstones stay.
+pub(crate) const TOMBSTONE_GRACE_MS: u64 = 300;
 
 /// A checkpoint is due after so many bytes of log.
 pub(crate) const CHECKPOINT_BYTES: u64 = 12 << 10;
@@ -118,10 +68,16 @@ pub(crate) fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Sha
         tail_cache_bytes: 4 << 10,
         producer_bytes_max: 1 << 20,
         checkpoint_bytes,
+        tombstone_grace_ms: TOMBSTONE_GRACE_MS,
     };
     let rng = &mut SeededRng::new(1);
     let opened = Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 1000);
     opened.map(|(shard, _)| shard)
+}
+
+/// Returns whether records of a partition go that are not the latest of their keys.
+pub(crate) fn is_compacted(partition: u32) -> bool {
+    matches!(partition, 1 | 2)
 }
 
 fn partition_of(key: &[u8]) -> u32 {
@@ -155,8 +111,16 @@ pub(crate) struct Load {
     pub(crate) streams: BTreeMap<u32, Vec<Record>>,
     /// Boundary, entries appended, entries synced.
     pub(crate) moments: Vec<(u64, usize, usize)>,
+    /// When the records of each partition were appended.
+    pub(crate) appended: BTreeMap<u32, Vec<i64>>,
     /// Boundaries while a checkpoint was written.
     pub(crate) checkpoints: Vec<Range<u64>>,
+    /// Boundaries from the beginning of a cleaning to the checkpoint that committed it.
+    pub(crate) cleanings: Vec<Range<u64>>,
+    cleaning_since: Option<u64>,
+    /// A cleaning whose segment is written.
+    written: Option<(CleanJob, CleanDone)>,
+    cleans: bool,
 }
 
 /// Takes a checkpoint if one is due.
@@ -196,6 +160,52 @@ impl Load {
         let before = self.disk.boundary_count();
         if checkpoint(&self.shard) {
             self.checkpoints.push(before..self.disk.boundary_count());
+            if let Some(since) = self.cleaning_since.take() {
+                self.cleanings.push(since..self.disk.boundary_count());
+            }
+        }
+        if self.cleans {
+            self.clean();
+        }
+    }
+
+    /// Does what cleaning there is to do.
+    pub(crate) fn clean(&mut self) {
+        self.shard.forget_removed();
+        // What was written stands beside the log for as long as an entry takes.
+        if let Some((job, done)) = self.written.take() {
+            self.shard.cleaned(job, done).unwrap();
+        }
+        while let Some(step) = self.shard.next_cleaning() {
+            let since = self.disk.boundary_count();
+            match step {
+                CleanStep::Purge(up_to) => {
+                    self.shard.purge(up_to).unwrap();
+                    self.drive();
+                }
+                CleanStep::Clean(job) => {
+                    let done = job.run(&mut |_| {}).unwrap();
+                    self.cleaning_since.get_or_insert(since);
+                    self.written = Some((job, done));
+                    break;
+                }
+            }
+        }
+        while let Some(job) = self.shard.next_sidecar() {
+            let result = job.run();
+            self.shard.sidecar_done(&job, result);
+        }
+    }
+
+    /// Lets the partition of events begin later where it holds too much.
+    fn trim(&mut self) {
+        self.take();
+        for Overdue { partition, point, .. } in self.shard.overdue(self.now_ms()) {
+            let TrimPoint { log_start, bytes } = point;
+            let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
+            let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
+            self.accept(&WriteRequest::Control { commands, timestamp_ms: 0 }).unwrap();
+            self.gathered.log_starts.insert(partition, log_start);
         }
     }
 
@@ -206,6 +216,10 @@ impl Load {
     fn take(&mut self) {
         if let Some(write) = self.sequencer.take_entry() {
             self.gathered.stamp(write.append_time_ms);
+            for (partition, records) in &self.streams {
+                let appended = self.appended.entry(*partition).or_default();
+                appended.resize(records.len(), write.append_time_ms);
+            }
             self.append(Payload::Normal(write));
         }
     }
@@ -342,7 +356,12 @@ impl Load {
         let keys_max = usize::try_from(1 + self.below(3)).unwrap();
         let Some(expired) = self.shard.expired(now_ms, keys_max, 1000) else { return };
         let (partition, collection) = (expired.partition, expired.collection);
-        let request = WriteRequest::Sweep { partition, collection, keys: expired.keys.clone() };
+        let request = WriteRequest::Sweep {
+            partition,
+            collection,
+            keys: expired.keys.clone(),
+            reason: Operation::Expired,
+        };
         let offset = self.accept(&request).unwrap();
         for (at, (key, version)) in (offset..).zip(expired.keys) {
             assert_eq!(self.gathered.keys.remove(&key[..]).unwrap().1, version);
@@ -350,6 +369,26 @@ impl Load {
             assert!(matches!(life, Some(Life::Until(end_ms)) if end_ms <= now_ms), "{life:?}");
             self.gathered.next_offsets.insert(partition, at + 1);
             self.streamed(partition, (now_ms, Some(key.to_vec()), None));
+        }
+    }
+
+    /// Goes on until there are so many entries.
+    pub(crate) fn go_on(&mut self, entries: usize) {
+        while self.models.len() < entries {
+            for _ in 0..=self.below(4) {
+                match self.below(10) {
+                    0 | 1 => self.write_batch(),
+                    2 | 3 => self.write_events(),
+                    4 => self.sweep(),
+                    5 => self.trim(),
+                    _ => self.write_one(),
+                }
+            }
+            self.take();
+            if self.below(12) == 0 {
+                self.shard.mark_synced();
+                self.drive();
+            }
         }
     }
 
@@ -380,6 +419,15 @@ pub(crate) fn run(seed: u64, entries: usize) -> Load {
 }
 
 pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load {
+    run_all(seed, entries, checkpoint_bytes, false)
+}
+
+/// As [`run_with`], and the log is cleaned.
+pub(crate) fn run_cleaned(seed: u64, entries: usize) -> Load {
+    run_all(seed, entries, CHECKPOINT_BYTES, true)
+}
+
+pub(crate) fn run_all(seed: u64, entries: usize, checkpoint_bytes: u64, cleans: bool) -> Load {
     let disk = new_disk();
     disk.record();
     let shard = open_with(&disk, checkpoint_bytes);
@@ -393,6 +441,11 @@ pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load
         streams: BTreeMap::new(),
         moments: Vec::new(),
         checkpoints: Vec::new(),
+        appended: BTreeMap::new(),
+        cleanings: Vec::new(),
+        cleaning_since: None,
+        written: None,
+        cleans,
     };
     load.append(Payload::Blank);
     let commands = (1..=EVENTS_PARTITION)
@@ -406,25 +459,14 @@ pub(crate) fn run_with(seed: u64, entries: usize, checkpoint_bytes: u64) -> Load
                 key_index: partition != EVENTS_PARTITION,
                 // The keys of one partition last for some time unless they say otherwise.
                 ttl_ms: if partition == 3 { PARTITION_TTL_MS } else { 0 },
+                compact: is_compacted(partition),
+                retention_bytes: if partition == EVENTS_PARTITION { 5000 } else { 0 },
+                ..PartitionPut::default()
             })),
         })
         .collect();
     load.accept(&WriteRequest::Control { commands, timestamp_ms: 0 }).unwrap();
     load.take();
-    while load.models.len() < entries {
-        for _ in 0..=load.below(4) {
-            match load.below(9) {
-                0 | 1 => load.write_batch(),
-                2 | 3 => load.write_events(),
-                4 => load.sweep(),
-                _ => load.write_one(),
-            }
-        }
-        load.take();
-        if load.below(12) == 0 {
-            load.shard.mark_synced();
-            load.drive();
-        }
-    }
+    load.go_on(entries);
     load
 }

@@ -18,45 +18,72 @@ use super::{
     shard::{Record, open, run},
 };
 
-/// The records of a partition are read from any offset, and found by their time.
-pub(crate) fn check_stream(
-    shard: &Shard,
-    partition: u32,
-    records: &[Record],
-) -> Result<(), String> {
+/// What a partition must have.
+pub(crate) struct Expected<'a> {
+    pub(crate) partition: u32,
+    /// Every record that was ever appended to it.
+    pub(crate) records: &'a [Record],
+    pub(crate) log_start: u64,
+    /// Whether the record at an offset may be gone.
+    pub(crate) may_miss: &'a dyn Fn(u64) -> bool,
+}
+
+impl<'a> Expected<'a> {
+    /// All of them.
+    pub(crate) fn all(partition: u32, records: &'a [Record], log_start: u64) -> Self {
+        Self { partition, records, log_start, may_miss: &|_| false }
+    }
+}
+
+/// The records of a partition are read from any offset, and found by their time. Returns their offsets.
+pub(crate) fn check_stream(shard: &Shard, expected: &Expected<'_>) -> Result<Vec<u64>, String> {
+    let Expected { partition, records, log_start, may_miss } = *expected;
     let end = records.len() as u64;
     let bounds = shard.stream_bounds(partition);
-    if (bounds.log_start, bounds.high_watermark) != (0, end) {
-        return Err(format!("partition {partition} of {end} records has {bounds:?}"));
+    if (bounds.log_start, bounds.high_watermark) != (log_start, end) {
+        return Err(format!("partition {partition} of {log_start}..{end} has {bounds:?}"));
     }
-    for (from, bytes_max) in [(0, 1), (0, 1 << 20), (end / 2, 700)] {
+    let mut present = Vec::new();
+    let middle = log_start + (end - log_start) / 2;
+    for (from, bytes_max) in [(log_start, 1), (log_start, 1 << 20), (middle, 700)] {
         let mut next = from;
+        present = if from == log_start { Vec::new() } else { present };
         while next < end {
             let fetched =
                 shard.fetch(partition, next, bytes_max).map_err(|error| error.to_string())?;
             let read = decode(&fetched.parts)?;
-            let first = read.first().map_or(u64::MAX, |(offset, _)| *offset);
-            if first > next || fetched.next_offset <= next {
-                return Err(format!("partition {partition} at {next}: {first}, {fetched:?}"));
+            if fetched.next_offset <= next {
+                return Err(format!("partition {partition} at {next}: {fetched:?}"));
             }
+            let mut reached = next;
             for (offset, record) in read {
                 if records.get(usize::try_from(offset).unwrap()) != Some(&record) {
                     return Err(format!("partition {partition} has another record at {offset}"));
                 }
+                if let Some(missing) = (reached..offset).find(|offset| !may_miss(*offset)) {
+                    return Err(format!("partition {partition} has lost offset {missing}"));
+                }
+                reached = reached.max(offset + 1);
+                if from == log_start && offset >= log_start {
+                    present.push(offset);
+                }
+            }
+            if let Some(missing) = (reached..fetched.next_offset).find(|at| !may_miss(*at)) {
+                return Err(format!("partition {partition} has lost offset {missing}"));
             }
             next = fetched.next_offset;
         }
+        present.dedup();
     }
     for time in (0..2600).step_by(130) {
-        let expected = records.iter().position(|(reached, ..)| *reached >= time);
+        let reaches = |offset: &&u64| records[usize::try_from(**offset).unwrap()].0 >= time;
+        let first = present.iter().find(reaches).copied();
         let found = shard.offset_at_time(partition, time).map_err(|error| error.to_string())?;
-        if found.map(|(offset, _)| offset) != expected.map(|at| at as u64) {
-            return Err(format!(
-                "partition {partition}: time {time} is {expected:?}, not {found:?}"
-            ));
+        if found.map(|(offset, _)| offset) != first {
+            return Err(format!("partition {partition}: time {time} is {first:?}, not {found:?}"));
         }
     }
-    Ok(())
+    Ok(present)
 }
 
 fn decode(parts: &[Bytes]) -> Result<Vec<(u64, Record)>, String> {
@@ -92,11 +119,13 @@ fn a_damaged_sidecar_is_written_again_and_nothing_is_read_by_it() {
     load.drive();
     let (mut flips, mut cuts) = (0, 0);
     let ends = load.models.last().unwrap().next_offsets.clone();
+    let starts = load.models.last().unwrap().log_starts.clone();
     let check = |disk: &SimDisk, name: &str, whole: &[u8]| {
         let shard = open(disk);
         for (partition, next) in &ends {
             let records = &load.streams[partition][..usize::try_from(*next).unwrap()];
-            check_stream(&shard, *partition, records).unwrap();
+            let log_start = starts.get(partition).copied().unwrap_or_default();
+            check_stream(&shard, &Expected::all(*partition, records, log_start)).unwrap();
         }
         let files = files_of(disk);
         let (_, now) = files.iter().find(|(other, _)| other == name).unwrap();
@@ -130,6 +159,7 @@ fn what_a_rotten_sidecar_lost_is_refused_and_not_passed_over() {
     load.shard.mark_synced();
     load.drive();
     let ends = load.models.last().unwrap().next_offsets.clone();
+    let starts = load.models.last().unwrap().log_starts.clone();
     let (mut reads, mut refused) = (0, 0);
     let sidecars = files_of(&load.disk).into_iter().filter(|(name, _)| name.ends_with(".index"));
     for (name, bytes) in sidecars {
@@ -141,7 +171,7 @@ fn what_a_rotten_sidecar_lost_is_refused_and_not_passed_over() {
             let shard = open(&disk);
             drop(planted);
             for (partition, end) in &ends {
-                let mut next = 0;
+                let mut next = starts.get(partition).copied().unwrap_or_default();
                 while next < *end {
                     reads += 1;
                     let Ok(fetched) = shard.fetch(*partition, next, 700) else {

@@ -8,6 +8,7 @@
 mod rig;
 
 mod batches;
+mod cleaning;
 mod collections;
 mod conditions;
 mod exchange;

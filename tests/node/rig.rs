@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) allow_insecure: bool,
     pub(crate) shards: u32,
     pub(crate) segment_bytes: u64,
+    pub(crate) checkpoint_bytes: u64,
     pub(crate) index_memory: u64,
     pub(crate) max_connections: usize,
     pub(crate) shutdown_timeout: Duration,
@@ -63,6 +64,7 @@ impl Settings {
             allow_insecure: false,
             shards: 1,
             segment_bytes: 16 << 20,
+            checkpoint_bytes: 256 << 20,
             index_memory: 256 << 20,
             max_connections: 64,
             shutdown_timeout: Duration::from_secs(20),
@@ -77,6 +79,7 @@ impl Settings {
             allow_insecure: self.allow_insecure,
             shards: self.shards,
             segment_bytes: self.segment_bytes,
+            checkpoint_bytes: self.checkpoint_bytes,
             index_memory: self.index_memory,
             max_connections: self.max_connections,
             shutdown_timeout: self.shutdown_timeout,
@@ -282,6 +285,11 @@ impl Rig {
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    /// The directory of its data.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.settings.data_dir
     }
 
     /// The offsets that the next records of a collection's partitions get, by number.

@@ -442,7 +442,11 @@ async fn a_collection_without_index_gets_more_partitions_and_no_fewer() {
     let rig = Rig::start().await;
     create(&rig, 2).await;
     let alter = |name: &str, partitions| {
-        let request = AlterCollectionRequest { name: name.to_owned(), partitions, ttl_ms: None };
+        let request = AlterCollectionRequest {
+            name: name.to_owned(),
+            partitions,
+            ..AlterCollectionRequest::default()
+        };
         let mut collections = rig.collections();
         async move { collections.alter(request).await.map(tonic::Response::into_inner) }
     };

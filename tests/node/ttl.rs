@@ -131,7 +131,11 @@ async fn a_collection_gives_its_values_a_time_to_live() {
     let persist = ExpireRequest { collection: name.clone(), key: "default".into(), ttl_ms: None };
     rig.kv().expire(persist).await.unwrap();
     assert_eq!(ttl(&rig, "default").await, None);
-    let alter = |ttl_ms| AlterCollectionRequest { name: name.clone(), partitions: None, ttl_ms };
+    let alter = |ttl_ms| AlterCollectionRequest {
+        name: name.clone(),
+        ttl_ms,
+        ..AlterCollectionRequest::default()
+    };
     let altered = rig.collections().alter(alter(Some(0))).await.unwrap().into_inner();
     assert!(altered.changed);
     assert!(!rig.collections().alter(alter(Some(0))).await.unwrap().into_inner().changed);

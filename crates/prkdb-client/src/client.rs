@@ -38,6 +38,10 @@ pub struct CollectionChanges {
     pub partitions: Option<u32>,
     /// How long values last that are appended from then on and state nothing else.
     pub ttl: Option<Ttl>,
+    /// How old records get, in milliseconds; 0 = any age.
+    pub retention_ms: Option<u64>,
+    /// How many bytes of a partition are kept; 0 = all.
+    pub retention_bytes: Option<u64>,
 }
 
 /// What a health check answered.
@@ -225,12 +229,18 @@ impl Client {
         changes: CollectionChanges,
     ) -> Result<v1::AlterCollectionReply, ClientError> {
         let attempts = self.attempts("alter collection", Effect::Repeatable);
-        let CollectionChanges { partitions, ttl } = changes;
+        let CollectionChanges { partitions, ttl, retention_ms, retention_bytes } = changes;
         let ttl_ms = ttl.map(|ttl| match ttl {
             Ttl::Never => 0,
             Ttl::Ms(ttl_ms) => ttl_ms,
         });
-        let message = v1::AlterCollectionRequest { name: name.to_owned(), partitions, ttl_ms };
+        let message = v1::AlterCollectionRequest {
+            name: name.to_owned(),
+            partitions,
+            ttl_ms,
+            retention_ms,
+            retention_bytes,
+        };
         let call =
             |link: Arc<Link>, request| async move { link.collections().alter(request).await };
         let reply = self.shared.call(attempts, message, call).await?;
@@ -267,6 +277,20 @@ impl Client {
         let call =
             |link: Arc<Link>, request| async move { link.groups().list_groups(request).await };
         Ok(self.shared.call(attempts, message, call).await?.groups)
+    }
+
+    /// Lets the partitions of a collection, or one of them, begin later.
+    ///
+    /// # Errors
+    /// `NotFound` where the collection or the partition does not exist.
+    pub async fn truncate_collection(
+        &self,
+        request: v1::TruncateCollectionRequest,
+    ) -> Result<v1::TruncateCollectionReply, ClientError> {
+        let attempts = self.attempts("truncate collection", Effect::Repeatable);
+        let call =
+            |link: Arc<Link>, request| async move { link.collections().truncate(request).await };
+        self.shared.call(attempts, request, call).await
     }
 
     /// Drops a collection with everything in it.

@@ -56,6 +56,10 @@ pub enum Durability {
 pub enum Cleanup {
     /// None: every record is kept.
     Keep,
+    /// Those of keys that were written again, and tombstones after a day.
+    Compact,
+    /// Those that are beyond the collection's retention.
+    Expire,
 }
 
 /// Where the partitions of a collection lie.
@@ -78,9 +82,25 @@ pub enum KeyIndex {
 
 named_choices!(Partitioner, "partitioner", Ring = "ring", 1; Kafka = "kafka", 2;);
 named_choices!(Durability, "durability", Sync = "sync", 1;);
-named_choices!(Cleanup, "cleanup policy", Keep = "keep", 1;);
+named_choices!(Cleanup, "cleanup policy", Keep = "keep", 1; Compact = "compact", 2; Expire = "expire", 3;);
 named_choices!(Placement, "placement", Spread = "spread", 1; Colocated = "colocated", 2;);
 named_choices!(KeyIndex, "choice of a key index", On = "on", 1; Off = "off", 2;);
+
+/// How much of each partition is kept, where that is limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Retention {
+    /// Records that were appended longer ago may go, in milliseconds of the shard's time.
+    pub ms: Option<u64>,
+    /// The oldest records beyond so many bytes may go.
+    pub bytes: Option<u64>,
+}
+
+impl Retention {
+    /// Returns whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        self.ms.is_none() && self.bytes.is_none()
+    }
+}
 
 /// What a collection is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +119,8 @@ pub struct CollectionSettings {
     pub key_index: KeyIndex,
     /// How long values last that state nothing else, in milliseconds. Default: for ever.
     pub ttl_ms: Option<u64>,
+    /// How much of each partition [`Cleanup::Expire`] keeps. Default: all.
+    pub retention: Retention,
 }
 
 impl CollectionSettings {
@@ -112,6 +134,7 @@ impl CollectionSettings {
             placement: Placement::Spread,
             key_index: KeyIndex::On,
             ttl_ms: None,
+            retention: Retention::default(),
         }
     }
 
@@ -125,6 +148,21 @@ impl CollectionSettings {
         }
         if self.partitioner == Partitioner::Ring && self.partitions > limits::MAX_RING_PARTITIONS {
             return Err(SettingsError::RingPartitions(self.partitions));
+        }
+        match self.cleanup {
+            Cleanup::Expire if self.retention.is_none() => {
+                return Err(SettingsError::ExpireWithoutRetention);
+            }
+            Cleanup::Keep | Cleanup::Compact if !self.retention.is_none() => {
+                return Err(SettingsError::RetentionWithoutExpire(self.cleanup));
+            }
+            Cleanup::Compact if self.key_index == KeyIndex::Off => {
+                return Err(SettingsError::CompactWithoutIndex);
+            }
+            _ => {}
+        }
+        if let Retention { ms: Some(0), .. } | Retention { bytes: Some(0), .. } = self.retention {
+            return Err(SettingsError::NoRetention);
         }
         match self.ttl_ms {
             Some(ttl_ms) if !(1..=limits::MAX_TTL_MS).contains(&ttl_ms) => {
@@ -160,6 +198,18 @@ pub enum SettingsError {
     /// A time to live where there are no keys.
     #[error("a time to live is that of a key: the collection has no key index")]
     TtlWithoutIndex,
+    /// Nothing says what may go.
+    #[error("cleanup expire: a retention says what is kept")]
+    ExpireWithoutRetention,
+    /// What a retention says would not be done.
+    #[error("a retention is kept by cleanup expire, not by {0}")]
+    RetentionWithoutExpire(Cleanup),
+    /// There is no latest record of a key.
+    #[error("cleanup compact keeps the latest record of a key: the collection has no key index")]
+    CompactWithoutIndex,
+    /// Everything would go.
+    #[error("a retention of nothing: it is above 0")]
+    NoRetention,
 }
 
 impl SettingsError {

@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::{
     Cleanup, CollectionName, CollectionSettings, Durability, ErrorCode, KeyIndex, NameError,
-    Partitioner, Placement, SettingsError,
+    Partitioner, Placement, Retention, SettingsError,
 };
 
 /// One metadata record.
@@ -26,7 +26,7 @@ pub struct ShardCommand {
     #[prost(uint64, tag = "2")]
     pub version: u64,
     /// What changes. Absent only in a record written by a newer version.
-    #[prost(oneof = "ShardChange", tags = "3, 4, 5")]
+    #[prost(oneof = "ShardChange", tags = "3, 4, 5, 6")]
     pub change: Option<ShardChange>,
 }
 
@@ -42,6 +42,9 @@ pub enum ShardChange {
     /// A partition this shard no longer hosts.
     #[prost(message, tag = "5")]
     PartitionDrop(PartitionDrop),
+    /// The beginning of a partition goes. Not versioned: its start only rises.
+    #[prost(message, tag = "6")]
+    Trim(Trim),
 }
 
 /// A row of the catalogue, whole: it replaces the row with the same id.
@@ -92,6 +95,12 @@ pub struct SettingsRecord {
     /// How long values last that state nothing else, in milliseconds; 0 = for ever.
     #[prost(uint64, tag = "7")]
     pub ttl_ms: u64,
+    /// Records appended longer ago than this go, in milliseconds; 0 = none do.
+    #[prost(uint64, tag = "8")]
+    pub retention_ms: u64,
+    /// The oldest records of each partition beyond so many bytes go; 0 = none do.
+    #[prost(uint64, tag = "9")]
+    pub retention_bytes: u64,
 }
 
 /// Where one partition of a collection lies.
@@ -126,6 +135,29 @@ pub struct PartitionPut {
     /// How long values last that state nothing else, in milliseconds; 0 = for ever.
     #[prost(uint64, tag = "5")]
     pub ttl_ms: u64,
+    /// Whether records of keys that were written again may go.
+    #[prost(bool, tag = "6")]
+    pub compact: bool,
+    /// Records appended longer ago than this go, in milliseconds; 0 = none do.
+    #[prost(uint64, tag = "7")]
+    pub retention_ms: u64,
+    /// The oldest records beyond so many bytes go; 0 = none do.
+    #[prost(uint64, tag = "8")]
+    pub retention_bytes: u64,
+}
+
+/// A partition of which the beginning goes.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Trim {
+    /// Its number in frames.
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    /// The first offset that stays.
+    #[prost(uint64, tag = "2")]
+    pub log_start: u64,
+    /// How many bytes go, about.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
 }
 
 /// A partition that the shard no longer hosts.
@@ -240,6 +272,10 @@ impl CollectionPut {
             key_index: KeyIndex::from_number(record.key_index)
                 .ok_or_else(unknown("key index", record.key_index))?,
             ttl_ms: (record.ttl_ms > 0).then_some(record.ttl_ms),
+            retention: Retention {
+                ms: (record.retention_ms > 0).then_some(record.retention_ms),
+                bytes: (record.retention_bytes > 0).then_some(record.retention_bytes),
+            },
         };
         settings.check().map_err(|source| CommandError::Settings { collection, source })?;
         Ok(settings)
@@ -256,6 +292,8 @@ impl From<&CollectionSettings> for SettingsRecord {
             placement: settings.placement.number(),
             key_index: settings.key_index.number(),
             ttl_ms: settings.ttl_ms.unwrap_or_default(),
+            retention_ms: settings.retention.ms.unwrap_or_default(),
+            retention_bytes: settings.retention.bytes.unwrap_or_default(),
         }
     }
 }
@@ -288,7 +326,11 @@ mod tests {
                 number: 0,
                 key_index: true,
                 ttl_ms: 60_000,
+                compact: true,
+                retention_ms: 5,
+                retention_bytes: 6,
             }),
+            ShardChange::Trim(Trim { partition: 10, log_start: 7, bytes: 8 }),
             ShardChange::PartitionDrop(PartitionDrop { partition: 10 }),
         ];
         for (version, change) in (1..).zip(changes) {
@@ -304,7 +346,7 @@ mod tests {
             collection: 7,
             number: 2,
             key_index: true,
-            ttl_ms: 0,
+            ..PartitionPut::default()
         });
         let command = ShardCommand { id: 300, version: 1, change: Some(change) };
         let expected = [8, 0xac, 2, 16, 1, 34, 9, 8, 0xac, 2, 16, 7, 24, 2, 32, 1];

@@ -16,6 +16,8 @@ pub const OPERATION: &str = "prkdb.op";
 pub enum Operation {
     /// The key's time to live was over.
     Expired,
+    /// Its record went with the beginning of its partition.
+    Trimmed,
 }
 
 impl Operation {
@@ -23,6 +25,7 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::Trimmed => "trimmed",
         }
     }
 }

@@ -19,7 +19,7 @@ pub use batch::{
 };
 pub use collection::{
     Cleanup, CollectionName, CollectionSettings, Durability, KeyIndex, NameError, Placement,
-    SettingsError,
+    Retention, SettingsError,
 };
 pub use command::{CommandError, ShardCommand};
 pub use crc::{Crc32c, crc32c};

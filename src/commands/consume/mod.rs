@@ -14,4 +14,5 @@ mod run;
 mod template;
 
 pub use args::Args;
+pub(crate) use place::At;
 pub use run::run;

@@ -104,7 +104,7 @@ fn hosted(place: &Place, shard: u32) -> BTreeSet<u32> {
             match change {
                 ShardChange::PartitionPut(put) => hosted.insert(put.partition),
                 ShardChange::PartitionDrop(drop) => hosted.remove(&drop.partition),
-                ShardChange::CollectionPut(_) => false,
+                ShardChange::CollectionPut(_) | ShardChange::Trim(_) => false,
             };
         }
         ControlFlow::Continue(())

@@ -20,6 +20,11 @@ impl Checkpointer {
         Self(Arc::clone(shared))
     }
 
+    /// Lets it be looked whether one is due.
+    pub(crate) fn wake(&self) {
+        self.0.checkpoint.wake();
+    }
+
     /// Returns once there is a checkpoint of everything that was applied before the call. Nothing is sent
     /// where the thread ends first.
     pub(crate) fn ask(&self) -> oneshot::Receiver<Result<(), StorageError>> {

@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// The mark is moved within this time, or later.
+const PURGE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Settings of a group.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupOptions {
@@ -204,6 +207,34 @@ impl Group {
             // The responder was dropped with the message: its waiters know that nobody knows.
             tracing::debug!(shard = self.options.shard, %error, "proposal was not queued");
         }
+    }
+
+    /// Moves the purge mark to an entry that a checkpoint covers.
+    ///
+    /// # Errors
+    /// [`NodeError::Consensus`]; and where the checkpoint does not reach so far.
+    ///
+    /// # Panics
+    /// If the mark would come to lie above the last checkpoint: a defect.
+    pub(crate) async fn purge(&self, up_to: LogId) -> Result<(), NodeError> {
+        let covered = self.shard.last_checkpoint().map(|(covered, _)| covered.index);
+        assert!(Some(up_to.index) <= covered, "the purge mark stays below the last checkpoint");
+        let raft = &self.raft;
+        let reaches = |id: Option<u64>| id.is_some_and(|index| index >= up_to.index);
+        let failed = |error: String| self.failed(error);
+        raft.trigger().snapshot().await.map_err(|error| failed(error.to_string()))?;
+        let wait = raft.wait(Some(PURGE_LIMIT));
+        let built = wait.metrics(
+            |metrics| reaches(metrics.snapshot.as_ref().map(|id| id.index)),
+            "the last checkpoint is known",
+        );
+        built.await.map_err(|error| failed(error.to_string()))?;
+        raft.trigger().purge_log(up_to.index).await.map_err(|error| failed(error.to_string()))?;
+        let purged = wait.metrics(
+            |metrics| reaches(metrics.purged.as_ref().map(|id| id.index)),
+            "the log is purged",
+        );
+        purged.await.map(drop).map_err(|error| failed(error.to_string()))
     }
 
     /// Returns how many entries are committed and not applied.

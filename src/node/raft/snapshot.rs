@@ -1,26 +1,48 @@
-//! Snapshots: there are none yet, and everything that would need one says so.
+//! Snapshots, as openraft sees them: the shard's last checkpoint.
 //!
-//! A log keeps all its entries, so no replica ever needs more than them.
+//! A checkpoint is what the log below the purge mark is replaced by. There is one replica: none is ever
+//! sent or installed.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use openraft::{RaftSnapshotBuilder, type_config::alias::SnapshotOf};
+use openraft::{
+    RaftSnapshotBuilder, Snapshot, StoredMembership,
+    type_config::alias::{SnapshotMetaOf, SnapshotOf},
+};
 
-use super::types::TypeConfig;
+use super::types::{TypeConfig, membership_from_bytes, to_log_id};
+use crate::storage::Shard;
 
-/// Builds no snapshots.
+/// Builds the snapshot that the shard's last checkpoint is.
 #[derive(Debug)]
-pub(super) struct NoSnapshots;
+pub(super) struct Checkpoints(pub(super) Arc<Shard>);
 
-/// Returns the error of everything that needs a snapshot.
+/// Returns the error of everything that needs another replica.
 pub(super) fn unsupported() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this version has no snapshots")
+    io::Error::new(io::ErrorKind::Unsupported, "this version installs no snapshots")
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
+/// Returns the last checkpoint; `None` where there is none.
+///
+/// # Errors
+/// For a membership that cannot be read.
+pub(super) fn last(shard: &Shard) -> Result<Option<SnapshotOf<TypeConfig, ()>>, io::Error> {
+    let Some((applied, membership)) = shard.last_snapshot() else { return Ok(None) };
+    let last_membership = match membership {
+        Some((id, bytes)) => {
+            StoredMembership::new(Some(to_log_id(id)), membership_from_bytes(&bytes)?)
+        }
+        None => StoredMembership::default(),
+    };
+    let last_log_id = Some(to_log_id(applied));
+    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
+    Ok(Some(Snapshot { meta, snapshot: () }))
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Checkpoints {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, ()>, io::Error> {
-        Err(unsupported())
+        last(&self.0)?.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
     }
 }

@@ -13,7 +13,7 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
-    snapshot::{NoSnapshots, unsupported},
+    snapshot::{self, Checkpoints, unsupported},
     types::{
         Response, TypeConfig, from_log_id, membership_from_bytes, membership_to_bytes, to_log_id,
     },
@@ -98,7 +98,7 @@ impl StateMachine {
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = ();
-    type SnapshotBuilder = NoSnapshots;
+    type SnapshotBuilder = Checkpoints;
 
     async fn applied_state(
         &mut self,
@@ -125,13 +125,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<NoSnapshots> {
-        // openraft insists on one for a log with a purge mark; it then hears why there is none.
-        force.then_some(NoSnapshots)
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Checkpoints> {
+        Some(self.get_snapshot_builder().await)
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
-        NoSnapshots
+    async fn get_snapshot_builder(&mut self) -> Checkpoints {
+        Checkpoints(Arc::clone(&self.shard))
     }
 
     async fn install_snapshot(
@@ -145,6 +144,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, ()>>, io::Error> {
-        Ok(None)
+        snapshot::last(&self.shard)
     }
 }

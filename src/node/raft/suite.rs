@@ -89,6 +89,7 @@ impl Place {
             tail_cache_bytes: 1 << 20,
             producer_bytes_max: 1 << 20,
             checkpoint_bytes: crate::storage::CHECKPOINT_BYTES,
+            tombstone_grace_ms: crate::storage::TOMBSTONE_GRACE_MS,
         };
         let mut rng = SeededRng::new(1);
         let (shard, _) =

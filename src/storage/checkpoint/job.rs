@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{
     file::{Kind, Writer},
     keys,
@@ -22,6 +24,8 @@ use crate::storage::{
 
 /// Room that must be left beside a checkpoint: it is not worth a disk that takes no more writes.
 const ROOM_BYTES: u64 = 256 << 20;
+/// As much where one gives room back.
+const ROOM_BYTES_CLEANED: u64 = 8 << 20;
 
 /// A shard as it was at one entry.
 #[derive(Debug)]
@@ -35,6 +39,11 @@ pub(in crate::storage) struct Capture {
     pub(in crate::storage) next_offsets: BTreeMap<u32, u64>,
     pub(in crate::storage) streams: Vec<u8>,
     pub(in crate::storage) plan: ResumePlan,
+    /// The number of its manifest.
+    pub(in crate::storage) generation: u64,
+    pub(in crate::storage) is_cleaned: bool,
+    /// How many of the segments that were replaced it does not name.
+    pub(in crate::storage) retired: usize,
     /// About how large it will be.
     pub(in crate::storage) bytes_likely: u64,
     /// How far the log had grown.
@@ -79,31 +88,40 @@ impl CheckpointJob {
     /// time at the next start.
     pub fn run(self) -> (Finished, CheckpointResult) {
         let (applied, chain) = (self.applied(), self.chain());
-        let grown_bytes = self.capture.grown_bytes;
-        (Finished { applied, chain, grown_bytes }, self.capture.write())
+        let (grown_bytes, retired) = (self.capture.grown_bytes, self.capture.retired);
+        let generation = self.capture.generation;
+        let membership = self.capture.state.membership.clone();
+        let finished = Finished { applied, chain, membership, grown_bytes, generation, retired };
+        (finished, self.capture.write())
     }
 }
 
 /// Which checkpoint has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Finished {
+    pub(in crate::storage) membership: Option<(LogId, Bytes)>,
     pub(in crate::storage) applied: LogId,
     pub(in crate::storage) chain: Chain,
     pub(in crate::storage) grown_bytes: u64,
+    pub(in crate::storage) generation: u64,
+    pub(in crate::storage) retired: usize,
 }
 
 impl Capture {
     fn write(self) -> CheckpointResult {
         let dir = self.dir.clone();
-        let path = dir.join(checkpoint_name(self.log_id, self.state.applied.index));
+        let path = dir.join(checkpoint_name(self.log_id, self.generation));
         let failed = |source| StorageError::io("write checkpoint", &path)(source);
         let space = self.disk.space(&dir).map_err(failed)?;
-        if space.free < self.bytes_likely.saturating_add(ROOM_BYTES) {
+        let room = if self.retired > 0 { ROOM_BYTES_CLEANED } else { ROOM_BYTES };
+        if space.free < self.bytes_likely.saturating_add(room) {
             return Ok(CheckpointDone::NoRoom);
         }
         let temporary = path.with_extension("checkpoint-new");
         let written = self.write_sections(&temporary).and_then(|bytes| {
             self.disk.rename(&temporary, &path)?;
+            // Its name must be there before the manifest's: a cleaned log is of no use without it.
+            self.disk.sync_dir(&dir)?;
             Ok(bytes)
         });
         let checkpoint_bytes = match written {
@@ -113,9 +131,12 @@ impl Capture {
                 return Err(failed(error));
             }
         };
-        let Self { disk, shard, cluster_id, state, next_offsets, plan, .. } = self;
+        let Self {
+            disk, shard, cluster_id, generation, is_cleaned, state, next_offsets, plan, ..
+        } = self;
         let resume = plan.run(state.chain, next_offsets)?;
-        let manifest = Manifest { shard, cluster_id, checkpoint_bytes, resume };
+        let manifest =
+            Manifest { shard, cluster_id, generation, is_cleaned, checkpoint_bytes, resume };
         manifest::write(disk.as_ref(), &dir, &manifest)
             .map_err(StorageError::io("write manifest", &dir.join(manifest::MANIFEST)))?;
         remove_others(disk.as_ref(), &dir, Some(&path));

@@ -26,6 +26,8 @@ pub(in crate::storage) struct Loaded {
     pub(in crate::storage) state: State,
     pub(in crate::storage) streams: StreamIndex,
     pub(in crate::storage) resume: Resume,
+    pub(in crate::storage) generation: u64,
+    pub(in crate::storage) is_cleaned: bool,
     /// Size of the checkpoint.
     pub(in crate::storage) bytes: u64,
 }
@@ -61,9 +63,20 @@ pub(in crate::storage) fn find(
         }
     };
     let synced_lsn = manifest.resume.lsn;
-    let path = dir.join(checkpoint_name(manifest.resume.log_id, manifest.resume.applied.index));
+    let path = dir.join(checkpoint_name(manifest.resume.log_id, manifest.generation));
+    let is_cleaned = manifest.is_cleaned;
     match load(disk, dir, &path, manifest, producer_bytes_max) {
         Ok(loaded) => Ok(Opened { loaded: Some(loaded), synced_lsn, damaged: None }),
+        // What was taken out of the log stands nowhere else.
+        Err(Fault::Damaged) if is_cleaned => Err(StorageError::Corrupt {
+            path,
+            position: 0,
+            expected: "the checkpoint of a log that was cleaned".to_owned(),
+            found: "one that does not verify".to_owned(),
+        }),
+        Err(Fault::Io(error)) if is_cleaned => {
+            Err(StorageError::io("read checkpoint", &path)(error))
+        }
         Err(Fault::Damaged) => Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) }),
         Err(Fault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) })
@@ -86,7 +99,7 @@ fn load(
     manifest: Manifest,
     producer_bytes_max: u64,
 ) -> Result<Loaded, Fault> {
-    let Manifest { checkpoint_bytes, mut resume, .. } = manifest;
+    let Manifest { checkpoint_bytes, mut resume, generation, is_cleaned, .. } = manifest;
     let file = disk.open(path, Access::Read).map_err(Fault::Io)?;
     if file.len().map_err(Fault::Io)? != checkpoint_bytes {
         return Err(Fault::Damaged);
@@ -116,7 +129,7 @@ fn load(
         return Err(Fault::Damaged);
     }
     (resume.chain, resume.next_offsets) = (state.chain(), state.next_offsets());
-    Ok(Loaded { state, streams, resume, bytes: reader.bytes() })
+    Ok(Loaded { state, streams, resume, generation, is_cleaned, bytes: reader.bytes() })
 }
 
 impl Opened {
@@ -127,9 +140,10 @@ impl Opened {
             return;
         }
         let _removed = manifest::remove_if_there(disk, &dir.join(MANIFEST_NEW));
-        let kept = self.loaded.as_ref().map(|loaded| {
-            dir.join(checkpoint_name(loaded.resume.log_id, loaded.resume.applied.index))
-        });
+        let kept = self
+            .loaded
+            .as_ref()
+            .map(|loaded| dir.join(checkpoint_name(loaded.resume.log_id, loaded.generation)));
         remove_others(disk, dir, kept.as_deref());
     }
 }

@@ -12,7 +12,7 @@
 //! It is written to a temporary name, synced, renamed, and its directory synced.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
     path::Path,
 };
@@ -27,6 +27,7 @@ use crate::storage::{
         Chain, Past, Resume, Stretch,
         entry::Vote,
         header::{NUMBERS_END, array_at},
+        is_history,
         segment::HardState,
     },
 };
@@ -45,6 +46,10 @@ const BYTES_MAX: u64 = 64 << 20;
 pub(in crate::storage) struct Manifest {
     pub(super) shard: u32,
     pub(super) cluster_id: [u8; 16],
+    /// Counts manifests; the checkpoint is named by it.
+    pub(in crate::storage) generation: u64,
+    /// Whether the log was ever cleaned: without its checkpoint it is of no use then.
+    pub(in crate::storage) is_cleaned: bool,
     /// Size of the checkpoint.
     pub(in crate::storage) checkpoint_bytes: u64,
     /// Where reading begins; the chain and the next offsets are in the checkpoint.
@@ -61,8 +66,8 @@ pub(super) enum Found {
 }
 
 /// Returns the name of a checkpoint.
-pub(in crate::storage) fn checkpoint_name(log_id: u64, index: u64) -> String {
-    format!("{log_id:016x}-{index:020}.checkpoint")
+pub(in crate::storage) fn checkpoint_name(log_id: u64, generation: u64) -> String {
+    format!("{log_id:016x}-{generation:020}.checkpoint")
 }
 
 /// Returns whether a name is that of a checkpoint, written or on the way.
@@ -87,6 +92,8 @@ impl Manifest {
         content.put_number(self.shard.into());
         content.extend_from_slice(&self.cluster_id);
         content.extend_from_slice(&resume.log_id.to_le_bytes());
+        content.put_number(self.generation);
+        content.push(self.is_cleaned.into());
         content.put_number(self.checkpoint_bytes);
         content.put_id(resume.applied);
         content.put_number(resume.lsn);
@@ -109,11 +116,13 @@ impl Manifest {
             content.put_number(*number);
             content.put_number(*len);
         }
-        content.put_number(resume.past.stretches.len() as u64);
-        for stretch in &resume.past.stretches {
-            content.put_number(stretch.first);
-            content.put_number(stretch.last);
-            content.put_number(stretch.segment.into());
+        for stretches in [&resume.past.older, &resume.past.stretches] {
+            content.put_number(stretches.len() as u64);
+            for stretch in stretches {
+                content.put_number(stretch.first);
+                content.put_number(stretch.last);
+                content.put_number(stretch.segment.into());
+            }
         }
         content.put_number(resume.past.terms.len() as u64);
         for (first, term) in &resume.past.terms {
@@ -134,6 +143,7 @@ impl Manifest {
         let mut from = Take(content);
         let (shard, cluster_id) = (from.narrow()?, from.array()?);
         let log_id = u64::from_le_bytes(from.array()?);
+        let (generation, is_cleaned) = (from.number()?, from.flag()?);
         let checkpoint_bytes = from.number()?;
         let applied = from.id()?;
         let (lsn, header_crc) = (from.number()?, u32::from_le_bytes(from.array()?));
@@ -150,10 +160,11 @@ impl Manifest {
             sealed.push((from.number()?, from.number()?));
         }
         let mut past = Past::default();
-        for _ in 0..from.count()? {
-            let stretch =
-                Stretch { first: from.number()?, last: from.number()?, segment: from.narrow()? };
-            past.stretches.push(stretch);
+        for stretches in [&mut past.older, &mut past.stretches] {
+            for _ in 0..from.count()? {
+                let (first, last) = (from.number()?, from.number()?);
+                stretches.push(Stretch { first, last, segment: from.narrow()? });
+            }
         }
         for _ in 0..from.count()? {
             past.terms.push((from.number()?, from.number()?));
@@ -174,7 +185,7 @@ impl Manifest {
             next_offsets: BTreeMap::new(),
         };
         if resume.is_sound() {
-            Ok(Self { shard, cluster_id, checkpoint_bytes, resume })
+            Ok(Self { shard, cluster_id, generation, is_cleaned, checkpoint_bytes, resume })
         } else {
             Err(Malformed)
         }
@@ -186,8 +197,19 @@ impl Resume {
     fn is_sound(&self) -> bool {
         let (stretches, terms) = (&self.past.stretches, &self.past.terms);
         let last = stretches.last();
+        // Those of the log rise; history segments stand anywhere among them, and once.
         let sealed = self.sealed.iter().map(|(number, _)| *number).chain([self.segment]);
-        sealed.clone().zip(sealed.skip(1)).all(|(one, next)| one < next)
+        let of_log: Vec<u64> = sealed.clone().filter(|number| !is_history(*number)).collect();
+        let of_history: BTreeSet<u64> = sealed.filter(|number| is_history(*number)).collect();
+        let older = &self.past.older;
+        of_log.is_sorted_by(|one, next| one < next)
+            && !is_history(self.segment)
+            && of_history.len() + of_log.len() == self.sealed.len() + 1
+            && older.iter().all(|stretch| stretch.first <= stretch.last)
+            && older.is_sorted_by(|one, next| one.last < next.first)
+            && older
+                .last()
+                .is_none_or(|old| stretches.first().is_some_and(|it| old.last < it.first))
             && stretches.iter().all(|stretch| stretch.first <= stretch.last)
             && stretches.windows(2).all(|pair| match pair {
                 [one, next] => one.last.checked_add(1) == Some(next.first),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use prkdb_types::{
     CollectionName, CollectionSettings, ShardCommand,
-    command::{CommandError, PartitionPlace, PartitionPut, ShardChange},
+    command::{CommandError, PartitionPlace, PartitionPut, ShardChange, Trim},
 };
 
 /// The partition of every shard that holds its metadata records.
@@ -89,6 +89,8 @@ impl Catalog {
     ) -> Result<Hosting, CommandError> {
         let Some(change) = &command.change else { return Ok(Hosting::Unchanged) };
         let subject = match change {
+            // A start only rises: no version is needed.
+            ShardChange::Trim(trim) => return Ok(Hosting::Trimmed(*trim)),
             ShardChange::CollectionPut(_) => Subject::Collection(command.id),
             ShardChange::PartitionPut(_) | ShardChange::PartitionDrop(_) => {
                 Subject::Partition(command.id)
@@ -129,6 +131,7 @@ impl Catalog {
                 self.partitions.remove(&drop.partition);
                 Hosting::Removed(drop.partition)
             }
+            ShardChange::Trim(_) => Hosting::Unchanged,
         };
         self.versions.insert(subject, command.version);
         Ok(hosting)
@@ -141,6 +144,7 @@ pub(in crate::storage) enum Hosting {
     Unchanged,
     Added(PartitionPut),
     Removed(u32),
+    Trimmed(Trim),
 }
 
 #[cfg(test)]

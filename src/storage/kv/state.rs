@@ -3,21 +3,19 @@
 //! Apply checks nothing and cannot reject: what stands in the log was decided before it got there.
 //! An entry that contradicts the state is a defect, and fences the shard.
 
+mod effects;
+mod index;
 mod saved;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use prkdb_types::{
-    DecompressLimit, RecordView, ShardCommand,
-    headers::{self, Ttl},
-};
+use prkdb_types::{DecompressLimit, ShardCommand, command::Trim};
 
 use super::{
     catalog::{CONTROL_PARTITION, Catalog, Hosting},
-    due::Due,
-    tree::{Leaf, NEVER, Root, Tree},
+    tree::{Leaf, Root},
     window::{ProducerKey, Remembered, Windows},
 };
 use crate::storage::{
@@ -28,6 +26,8 @@ use crate::storage::{
     },
 };
 
+pub use self::effects::Effects;
+use self::index::{Index, Lifetime};
 pub(in crate::storage) use self::saved::SavedState;
 
 /// A decompressed batch has at most this many bytes: the largest message there can be.
@@ -44,25 +44,6 @@ pub struct PartitionStats {
     pub next_offset: u64,
     /// Bytes of its batches.
     pub size_bytes: u64,
-}
-
-/// A collection's key index: the writer's tree, and the root that readers see while there are any.
-#[derive(Debug, Default)]
-struct Index {
-    tree: Tree,
-    due: Due,
-    published: Arc<ArcSwapOption<Root>>,
-    is_changed: bool,
-}
-
-/// What decides when the keys of a batch expire.
-#[derive(Clone, Copy, Debug)]
-struct Lifetime {
-    /// For a record that states none, in milliseconds.
-    default_ttl_ms: Option<u64>,
-    append_time_ms: i64,
-    /// The log's time before the batch.
-    time_before_ms: i64,
 }
 
 /// The roots that readers see, by collection; nothing where they are to ask for one.
@@ -110,8 +91,8 @@ pub struct State {
     indexes: BTreeMap<u32, Index>,
     index_bytes: u64,
     windows: Windows,
-    /// Partitions that went since [`State::take_removed`] was called.
-    removed: Vec<u32>,
+    /// What became of records since [`State::take_effects`] was called.
+    effects: Effects,
 }
 
 impl State {
@@ -128,7 +109,7 @@ impl State {
             indexes: BTreeMap::new(),
             index_bytes: 0,
             windows: Windows::new(producer_bytes_max),
-            removed: Vec::new(),
+            effects: Effects::default(),
         }
     }
 
@@ -307,7 +288,9 @@ impl State {
             let append_time_ms = write.append_time_ms;
             let lifetime = Lifetime { default_ttl_ms, append_time_ms, time_before_ms };
             let before = index.bytes();
-            replaced = index.apply(frame, place, lifetime).map_err(contradicts)?;
+            let is_compacted = hosted.is_some_and(|put| put.compact);
+            let effects = is_compacted.then_some(&mut self.effects);
+            replaced = index.apply(frame, place, lifetime, effects).map_err(contradicts)?;
             self.index_bytes = self.index_bytes + index.bytes() - before;
         }
         Ok(AppliedFrame { partition: frame.partition, base_offset: frame.base_offset, replaced })
@@ -344,6 +327,8 @@ impl State {
                     let collection = put.collection;
                     let empty = PartitionStats { collection, ..PartitionStats::default() };
                     self.partitions.entry(put.partition).or_insert(empty);
+                    let is_marked = put.retention_ms > 0 || put.retention_bytes > 0;
+                    self.effects.marked.push((put.partition, is_marked));
                     if put.key_index && !self.indexes.contains_key(&collection) {
                         let index = Index::default();
                         self.index_bytes += index.bytes();
@@ -351,6 +336,7 @@ impl State {
                     }
                 }
                 Hosting::Removed(partition) => self.remove_partition(partition),
+                Hosting::Trimmed(trim) => self.trim(trim),
             }
         }
         Ok(())
@@ -358,16 +344,62 @@ impl State {
 
     fn remove_partition(&mut self, partition: u32) {
         let Some(gone) = self.partitions.remove(&partition) else { return };
-        self.removed.push(partition);
+        self.effects.removed.push(partition);
         let is_used = self.partitions.values().any(|other| other.collection == gone.collection);
         if !is_used && let Some(index) = self.indexes.remove(&gone.collection) {
             self.index_bytes -= index.bytes();
         }
     }
 
-    /// Returns the partitions that went since the last call.
-    pub fn take_removed(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.removed)
+    fn trim(&mut self, trim: Trim) {
+        let Some(partition) = self.partitions.get_mut(&trim.partition) else { return };
+        let log_start = trim.log_start.min(partition.next_offset);
+        if log_start > partition.log_start {
+            partition.log_start = log_start;
+            partition.size_bytes = partition.size_bytes.saturating_sub(trim.bytes);
+            self.effects.trimmed.push((trim.partition, log_start));
+        }
+    }
+
+    /// Returns what became of records since the last call.
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Says where the record of a version of a key stands now, if it is its latest and stood in one of
+    /// the segments of a run.
+    pub(in crate::storage) fn relocate(
+        &mut self,
+        collection: u32,
+        key: &[u8],
+        (partition, version): (u32, u64),
+        run: &[u64],
+        to: (u32, u32, u32),
+    ) -> bool {
+        let Some(index) = self.indexes.get_mut(&collection) else { return false };
+        let Some(leaf) = index.tree.get(key) else { return false };
+        let is_it = (leaf.partition, leaf.version) == (partition, version)
+            && run.contains(&u64::from(leaf.segment));
+        if !is_it {
+            return false;
+        }
+        let (segment, position, start) = to;
+        let before = index.tree.bytes();
+        index.tree.insert(key, Leaf { segment, position, start, ..leaf });
+        // The page may have been copied.
+        self.index_bytes = self.index_bytes + index.tree.bytes() as u64 - before as u64;
+        index.is_changed = true;
+        true
+    }
+
+    /// Returns the keys of every collection as they are.
+    pub(in crate::storage) fn roots(&self) -> BTreeMap<u32, Root> {
+        self.indexes.iter().map(|(collection, index)| (*collection, index.tree.root())).collect()
+    }
+
+    /// Returns the catalogue as it is.
+    pub(in crate::storage) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Publishes what was applied since the last call: the roots that changed, and, if the set of
@@ -413,64 +445,4 @@ pub struct Expired {
     pub partition: u32,
     /// The keys with their versions.
     pub keys: Vec<(Bytes, u64)>,
-}
-
-impl Lifetime {
-    fn expires_ms(&self, record: &RecordView<'_>) -> i64 {
-        // A batch with a header that is no number was refused before the log.
-        let ttl_ms = match headers::ttl(record).unwrap_or_default() {
-            Some(Ttl::Never) => None,
-            Some(Ttl::Ms(ttl_ms)) => Some(ttl_ms),
-            None => self.default_ttl_ms,
-        };
-        ttl_ms.map_or(NEVER, |ttl_ms| self.append_time_ms.saturating_add_unsigned(ttl_ms))
-    }
-}
-
-impl Index {
-    fn bytes(&self) -> u64 {
-        (self.tree.bytes() + self.due.bytes()) as u64
-    }
-
-    fn apply(
-        &mut self,
-        frame: &Frame,
-        place: Place,
-        lifetime: Lifetime,
-    ) -> Result<Option<Leaf>, String> {
-        let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
-        let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
-        self.is_changed = true;
-        let mut replaced = None;
-        let mut records = records.iter();
-        loop {
-            let start = records.position();
-            let Some(record) = records.next() else { break };
-            let record = record.map_err(|error| error.to_string())?;
-            // A record without a key is an event: it is read by its offset alone.
-            let Some(key) = record.key else { continue };
-            let before = match record.value {
-                None => self.tree.remove(key),
-                Some(_) => {
-                    let leaf = Leaf {
-                        segment: place.segment,
-                        position: place.position,
-                        start,
-                        partition: frame.partition,
-                        version: record.offset,
-                        expires_ms: lifetime.expires_ms(&record),
-                    };
-                    let before = self.tree.insert(key, leaf);
-                    self.due.insert(key, leaf.expires_ms);
-                    before
-                }
-            };
-            if let Some(before) = before {
-                self.due.remove(key, before.expires_ms);
-            }
-            replaced = before;
-        }
-        let is_live = |leaf: &Leaf| !leaf.is_expired(lifetime.time_before_ms);
-        Ok(replaced.filter(|leaf| frame.record_count == 1 && is_live(leaf)))
-    }
 }

@@ -32,6 +32,8 @@ pub(super) struct Fold {
     chain: Chain,
     /// The chain at the last entry that the index has no slot for.
     past_chain: Chain,
+    /// The last entry that a checkpoint covers.
+    covered: Option<u64>,
     next_offsets: BTreeMap<u32, u64>,
 }
 
@@ -46,14 +48,21 @@ impl Fold {
             index: EntryIndex::after(&resume.past),
             chain: resume.chain,
             past_chain: resume.chain,
+            covered: Some(resume.applied.index),
             next_offsets: resume.next_offsets.clone(),
         }
     }
 
-    /// Drops the places of the entries up to one that is applied, where the chain is so.
-    pub(super) fn forget(&mut self, last: u64, chain: Chain) {
-        self.index.forget(last);
+    /// A checkpoint covers the entries up to one, where the chain is so. Drops the places of those up to
+    /// `last`, if that is one. No valid entry lies between the two that has no place, so the chain is right
+    /// for where the places begin then.
+    pub(super) fn covered(&mut self, applied: u64, chain: Chain, last: Option<u64>) {
+        if let Some(last) = last.filter(|last| self.index.place(*last).is_some()) {
+            self.index.forget(last);
+        }
         self.past_chain = chain;
+        self.covered = Some(applied);
+        self.retire();
     }
 
     /// Returns the last entry, or else the purge mark.
@@ -132,7 +141,19 @@ impl Fold {
         self.hard_state.adopt(control);
         match control {
             Control::Truncate(kept) => self.truncate(kept, read),
-            Control::Vote(_) | Control::Purge(_) | Control::Sync => Ok(()),
+            Control::Purge(_) => {
+                self.retire();
+                Ok(())
+            }
+            Control::Vote(_) | Control::Sync => Ok(()),
+        }
+    }
+
+    /// What lies at or below the purge mark is history: Raft does not ask for it any more. Without a
+    /// checkpoint the state is built of it.
+    fn retire(&mut self) {
+        if let (Some(mark), Some(covered)) = (self.hard_state.purged, self.covered) {
+            self.index.retire(mark.index.min(covered));
         }
     }
 

@@ -44,7 +44,9 @@ pub(super) enum Whereabouts {
 /// What is kept of the entries that a checkpoint covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::storage) struct Past {
-    /// In order, without a hole.
+    /// Those at or below the purge mark that were not cleaned, in the order of the log.
+    pub(in crate::storage) older: Vec<Stretch>,
+    /// The others, in order, without a hole.
     pub(in crate::storage) stretches: Vec<Stretch>,
     /// First index of each run of one term, and the term.
     pub(in crate::storage) terms: Vec<(u64, u64)>,
@@ -53,7 +55,9 @@ pub(in crate::storage) struct Past {
 /// The places of all entries, contiguous in their index.
 #[derive(Debug, Default)]
 pub(super) struct EntryIndex {
-    /// In order, from the first entry of the log up to the first slot.
+    /// At or below the purge mark: they have no name any more, and are found by their segment alone.
+    older: Vec<Stretch>,
+    /// In order, from the first entry that has a name up to the first slot.
     stretches: Vec<Stretch>,
     /// Index of the first slot.
     first: u64,
@@ -67,6 +71,7 @@ impl EntryIndex {
     pub(super) fn after(past: &Past) -> Self {
         Self {
             first: past.stretches.last().map_or(0, |last| last.last + 1),
+            older: past.older.clone(),
             stretches: past.stretches.clone(),
             places: VecDeque::new(),
             terms: past.terms.iter().copied().collect(),
@@ -86,7 +91,7 @@ impl EntryIndex {
             }
         }
         let terms = self.terms.iter().copied().take_while(|(first, _)| *first <= last).collect();
-        Past { stretches, terms }
+        Past { older: self.older.clone(), stretches, terms }
     }
 
     /// Drops the slots of the entries up to one that is written.
@@ -98,10 +103,65 @@ impl EntryIndex {
         self.stretches = past.stretches;
     }
 
+    /// Takes their names and slots from the entries up to a mark.
+    pub(super) fn retire(&mut self, mark: u64) {
+        if self.places.front().is_some_and(|place| *place != NOWHERE) && self.first <= mark {
+            let written = self.places.iter().take_while(|place| **place != NOWHERE).count();
+            self.forget(mark.min(self.first + (written as u64) - 1));
+        }
+        let mut kept = Vec::new();
+        for stretch in std::mem::take(&mut self.stretches) {
+            if stretch.first <= mark {
+                self.older.push(Stretch { last: stretch.last.min(mark), ..stretch });
+            }
+            if stretch.last > mark {
+                kept.push(Stretch { first: stretch.first.max(mark + 1), ..stretch });
+            }
+        }
+        self.stretches = kept;
+        let begin = self.begin();
+        while self.terms.get(1).is_some_and(|(first, _)| *first <= begin) {
+            self.terms.pop_front();
+        }
+        if let Some((first, _)) = self.terms.front_mut() {
+            *first = begin.max(*first);
+        }
+    }
+
+    /// Returns whether no entry of a segment has a name or a slot.
+    pub(super) fn is_retired(&self, segment: u64) -> bool {
+        let is_it = |number: u32| u64::from(number) == segment;
+        !self.stretches.iter().any(|stretch| is_it(stretch.segment))
+            && self.places.front().is_none_or(|place| u64::from(place.segment) > segment)
+    }
+
+    /// Returns the last entry of a segment that has a name.
+    pub(super) fn last_in(&self, segment: u64) -> Option<u64> {
+        let is_it = |number: u32| u64::from(number) == segment;
+        let slots = (self.first..).zip(&self.places);
+        let slot = slots.filter(|(_, place)| is_it(place.segment)).map(|(index, _)| index).last();
+        let stretch = || self.stretches.iter().rfind(|it| is_it(it.segment)).map(|it| it.last);
+        slot.or_else(stretch)
+    }
+
+    /// Returns the segment that an entry lies in.
+    pub(super) fn segment_of(&self, index: u64) -> Option<u64> {
+        match self.whereabouts(index)? {
+            Whereabouts::At(place) => Some(place.segment.into()),
+            Whereabouts::In(stretch) => Some(stretch.segment.into()),
+            Whereabouts::Nowhere => None,
+        }
+    }
+
+    /// Forgets what lies in segments that are gone.
+    pub(super) fn drop_segments(&mut self, gone: &[u64]) {
+        self.older.retain(|stretch| !gone.contains(&u64::from(stretch.segment)));
+    }
+
     /// Returns what lies in a segment of those that have no slot.
     pub(super) fn stretches_in(&self, segment: u64) -> Vec<Stretch> {
         let of_it = |stretch: &&Stretch| u64::from(stretch.segment) == segment;
-        self.stretches.iter().filter(of_it).copied().collect()
+        self.older.iter().chain(&self.stretches).filter(of_it).copied().collect()
     }
 
     /// Returns the index of the first slot.
@@ -194,6 +254,7 @@ impl EntryIndex {
 
     /// Forgets everything: what comes next starts elsewhere.
     pub(super) fn clear(&mut self) {
+        self.older.clear();
         self.stretches.clear();
         self.places.clear();
         self.terms.clear();
@@ -266,5 +327,33 @@ mod tests {
         assert_eq!(later.last(), Some(id(1, 6)), "what is covered stays");
         later.clear();
         assert_eq!((later.first(), later.last()), (None, None));
+    }
+
+    #[test]
+    fn what_is_purged_has_no_name_and_is_found_by_its_segment() {
+        let mut index = EntryIndex::default();
+        for at in 2..12 {
+            index.push(id(at / 4, at));
+            let segment = u32::try_from(at / 3).unwrap();
+            index.set_place(id(at / 4, at), Place { segment, position: 9 });
+        }
+        index.forget(8);
+        index.retire(6);
+        assert_eq!((index.first(), index.id_at(6)), (Some(id(1, 7)), None));
+        let stretch = |first, last, segment| Stretch { first, last, segment };
+        assert_eq!(index.stretches_in(2), [stretch(6, 6, 2), stretch(7, 8, 2)]);
+        assert!(index.is_retired(1) && !index.is_retired(2) && !index.is_retired(3));
+        assert_eq!(index.past(9).terms, [(7, 1), (8, 2)]);
+        let mut later = EntryIndex::after(&index.past(9));
+        assert_eq!(later.first(), Some(id(1, 7)));
+        later.retire(8);
+        assert_eq!((later.first(), later.past(9).terms), (Some(id(2, 9)), vec![(9, 2)]));
+        assert!(later.is_retired(2));
+        later.drop_segments(&[2]);
+        assert_eq!(later.past(9).older, [stretch(2, 2, 0), stretch(3, 5, 1)]);
+        later.retire(9);
+        assert_eq!((later.first(), later.last()), (None, None));
+        later.push(id(3, 10));
+        assert_eq!((later.first(), later.last()), (Some(id(3, 10)), Some(id(3, 10))));
     }
 }

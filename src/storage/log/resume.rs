@@ -51,6 +51,7 @@ pub(in crate::storage) struct ResumePlan {
     synced_lsn: Lsn,
     hard_state: HardState,
     past: Past,
+    sealed: Vec<(u64, u64)>,
     segments: Arc<Segments>,
 }
 
@@ -64,13 +65,19 @@ impl Log {
         if !is_synced && !bug!(CheckpointAheadOfSync) {
             return None;
         }
+        let past = self.fold.index.past(applied.index);
+        if past.stretches.is_empty() {
+            return None;
+        }
         Some(ResumePlan {
             log_id: self.log_id,
             applied,
             place,
             synced_lsn: self.synced_lsn,
             hard_state: HardState { committed: Some(applied.index), ..self.placed_state },
-            past: self.fold.index.past(applied.index),
+            past,
+            // As they are at the entry: a cleaning may replace some while the checkpoint is written.
+            sealed: self.segments.sealed_before(u64::from(place.segment)),
             segments: self.segments(),
         })
     }
@@ -78,11 +85,12 @@ impl Log {
     /// Hears that a checkpoint covers the entries up to one, where the chain is so: their places are
     /// forgotten, unless the newest entries in memory need them.
     pub(in crate::storage) fn covered(&mut self, applied: LogId, chain: Chain) {
-        let is_cached = self.tail.first_index().is_some_and(|first| first <= applied.index);
-        let is_there = self.fold.index.place(applied.index).is_some();
-        if is_there && !is_cached {
-            self.fold.forget(applied.index, chain);
-        }
+        // Those in memory keep theirs.
+        let last = match self.tail.first_index() {
+            Some(first) => first.checked_sub(1).map(|before| before.min(applied.index)),
+            None => Some(applied.index),
+        };
+        self.fold.covered(applied.index, chain, last);
     }
 }
 
@@ -125,7 +133,7 @@ impl ResumePlan {
             segment: number,
             start: position,
             position: position + header.total_bytes(),
-            sealed: self.segments.sealed_before(number),
+            sealed: self.sealed,
             hard_state: self.hard_state,
             past: self.past,
             chain,

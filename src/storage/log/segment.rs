@@ -22,6 +22,7 @@
 use super::{
     entry::{Control, LogId, Vote},
     header::{FORMAT, Lsn, NUMBERS_END, Seed, array_at, decode_committed, encode_committed},
+    history::is_history,
 };
 
 /// Size of the page.
@@ -234,8 +235,25 @@ pub fn file_name(log_id: u64, number: u64) -> String {
     format!("{log_id:016x}-{number:010}.log")
 }
 
+/// Returns the name of a segment of either kind: history segments are numbered from 2^31 on.
+pub(in crate::storage) fn any_file_name(log_id: u64, number: u64) -> String {
+    let kind = if is_history(number) { "history" } else { "log" };
+    format!("{log_id:016x}-{number:010}.{kind}")
+}
+
+/// Reads the name of a segment of either kind; `None` for any other file.
+pub(in crate::storage) fn parse_any_file_name(name: &str) -> Option<(u64, u64)> {
+    let as_log = name.strip_suffix(".history").map(|stem| format!("{stem}.log"));
+    let (log_id, number) = parse_name(as_log.as_deref().unwrap_or(name))?;
+    (is_history(number) == as_log.is_some()).then_some((log_id, number))
+}
+
 /// Reads a segment's name; `None` for any other file.
 pub fn parse_file_name(name: &str) -> Option<(u64, u64)> {
+    parse_name(name).filter(|(_, number)| !is_history(*number))
+}
+
+fn parse_name(name: &str) -> Option<(u64, u64)> {
     let (log_id, rest) = name.split_once('-')?;
     let number = rest.strip_suffix(".log")?;
     let log_id_is_canonical =
@@ -306,8 +324,17 @@ mod tests {
             "9f3c21a07be4d815-00000000042.log",
             "9f3c21a07be4d815-4294967296.log",
             "9f3c21a07be4d815-+000000042.log",
+            "9f3c21a07be4d815-2147483648.log",
+            "9f3c21a07be4d815-2147483648.history",
         ] {
             assert_eq!(parse_file_name(other), None, "{other}");
+        }
+        for number in [1, 42, 2_147_483_647, 2_147_483_648, 4_294_967_295] {
+            let name = any_file_name(7, number);
+            assert_eq!(parse_any_file_name(&name), Some((7, number)), "{name}");
+        }
+        for other in ["9f3c21a07be4d815-2147483648.log", "9f3c21a07be4d815-0000000042.history"] {
+            assert_eq!(parse_any_file_name(other), None, "{other}");
         }
     }
 }

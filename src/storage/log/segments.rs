@@ -100,6 +100,12 @@ impl Segment {
         Self { trust: Trust::ByBatch(OnceLock::new()), ..self }
     }
 
+    /// Returns the same file, read by `pread` alone: a bad disk is an error there.
+    pub(super) fn unmapped(&self) -> Self {
+        // The clones count references.
+        Self::new(self.number, self.path.clone(), Arc::clone(&self.file), self.seed.clone())
+    }
+
     /// Says that nothing will be written behind `len` any more.
     pub fn seal(&self, len: u64) {
         // A second call says the same: a segment is sealed once, by its writer.
@@ -307,47 +313,104 @@ impl Segment {
     }
 }
 
+/// The segments as they were at one moment. A clone counts a reference.
+#[derive(Clone, Debug, Default)]
+pub(in crate::storage) struct PinnedSegments(Arc<Known>);
+
+impl PinnedSegments {
+    /// Returns the segment of that number.
+    pub(in crate::storage) fn get(&self, number: u64) -> Option<Arc<Segment>> {
+        self.0.by_number.get(&number).cloned()
+    }
+}
+
 /// All segments of a log.
 #[derive(Debug, Default)]
 pub struct Segments {
-    by_number: ArcSwap<BTreeMap<u64, Arc<Segment>>>,
+    known: ArcSwap<Known>,
     pub(super) walked: Walked,
+}
+
+/// The segments at one moment.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    by_number: BTreeMap<u64, Arc<Segment>>,
+    /// Their numbers in the order of the log; those that were replaced and are still read are not in it.
+    order: Vec<u64>,
 }
 
 impl Segments {
     /// Returns the segment of that number.
     pub fn get(&self, number: u64) -> Option<Arc<Segment>> {
-        self.by_number.load().get(&number).cloned()
+        self.known.load().by_number.get(&number).cloned()
     }
 
-    /// Adds a segment; only the writer does.
+    /// Adds a segment behind all others; only the writer does.
     pub fn insert(&self, segment: &Arc<Segment>) {
-        self.by_number.rcu(|now| {
-            let mut next = BTreeMap::clone(now);
-            next.insert(segment.number, Arc::clone(segment));
+        self.known.rcu(|now| {
+            let mut next = Known::clone(now);
+            next.by_number.insert(segment.number, Arc::clone(segment));
+            if !next.order.contains(&segment.number) {
+                next.order.push(segment.number);
+            }
             next
         });
+    }
+
+    /// Adds a segment that is read and has no place in the order yet.
+    pub(in crate::storage) fn show(&self, segment: &Arc<Segment>) {
+        self.known.rcu(|now| {
+            let mut next = Known::clone(now);
+            next.by_number.insert(segment.number, Arc::clone(segment));
+            next
+        });
+    }
+
+    /// Puts a segment, or none, into the place of neighbours. They are still read until they are removed.
+    pub(in crate::storage) fn replace(&self, run: &[u64], by: Option<u64>) {
+        self.known.rcu(|now| {
+            let mut next = Known::clone(now);
+            let at = next.order.iter().position(|number| run.contains(number));
+            next.order.retain(|number| !run.contains(number));
+            if let (Some(at), Some(by)) = (at, by) {
+                next.order.insert(at, by);
+            }
+            next
+        });
+    }
+
+    /// Returns the segments as they are now: what is removed later stays readable there.
+    pub(in crate::storage) fn pinned(&self) -> PinnedSegments {
+        PinnedSegments(self.known.load_full())
     }
 
     /// Takes a segment out; slices of it stay valid.
     pub fn remove(&self, number: u64) {
-        self.by_number.rcu(|now| {
-            let mut next = BTreeMap::clone(now);
-            next.remove(&number);
+        self.known.rcu(|now| {
+            let mut next = Known::clone(now);
+            next.by_number.remove(&number);
+            next.order.retain(|other| *other != number);
             next
         });
     }
 
-    /// Returns how many there are.
-    pub fn count(&self) -> usize {
-        self.by_number.load().len()
+    /// Returns the largest number of any; 0 = there is none.
+    pub(in crate::storage) fn largest_number(&self) -> u64 {
+        self.known.load().by_number.last_key_value().map_or(0, |(number, _)| *number)
     }
 
-    /// Returns those before a number, in order, with how many bytes of each are used.
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.known.load().order.len()
+    }
+
+    /// Returns those before a number in the order of the log, with how many bytes of each are used.
     pub(in crate::storage) fn sealed_before(&self, number: u64) -> Vec<(u64, u64)> {
-        let segments = self.by_number.load();
-        let before = segments.range(..number);
-        before.filter_map(|(number, segment)| Some((*number, segment.sealed_len()?))).collect()
+        let known = self.known.load();
+        let before = known.order.iter().take_while(|other| **other != number);
+        before
+            .filter_map(|number| Some((*number, known.by_number.get(number)?.sealed_len()?)))
+            .collect()
     }
 }
 

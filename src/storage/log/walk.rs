@@ -68,7 +68,8 @@ pub(in crate::storage) fn positions(
     Ok(found)
 }
 
-fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
+/// As [`positions`], of a segment that is at hand.
+pub(super) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
     let count = usize::try_from(stretch.last - stretch.first + 1).unwrap_or(usize::MAX);
     let mut found: Vec<u32> = Vec::new();
     let mut window = (0, Bytes::new());

@@ -62,7 +62,7 @@ impl Engine {
                     collection: COLLECTION,
                     number: partition - 1,
                     key_index: true,
-                    ttl_ms: 0,
+                    ..PartitionPut::default()
                 })),
             })
             .collect();
@@ -80,6 +80,7 @@ impl Engine {
             tail_cache_bytes: 4 << 10,
             producer_bytes_max: 1 << 20,
             checkpoint_bytes: u64::MAX,
+            tombstone_grace_ms: 200,
         };
         let rng = &mut SeededRng::new(7);
         let (shard, _) =

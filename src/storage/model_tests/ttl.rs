@@ -1,7 +1,7 @@
 //! What is expired, case by case.
 
 use bytes::Bytes;
-use prkdb_types::headers::Ttl;
+use prkdb_types::headers::{Operation, Ttl};
 
 use super::engine::{COLLECTION, Engine, partition_of, put};
 use crate::storage::{
@@ -23,6 +23,7 @@ fn a_sweep_takes_what_is_expired_and_was_not_written_since() {
         partition: partition_of(versions[0].0),
         collection: COLLECTION,
         keys: versions.iter().map(|(key, at)| (Bytes::copy_from_slice(key), *at)).collect(),
+        reason: Operation::Expired,
     };
     let takes = |engine: &mut Engine, request: &WriteRequest| match engine.decide(request) {
         Verdict::Accepted { .. } => true,

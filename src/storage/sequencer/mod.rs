@@ -177,8 +177,8 @@ impl Sequencer {
             WriteRequest::Batch { partition, collection, batch } => {
                 self.decide_batch(state, *partition, *collection, batch)
             }
-            WriteRequest::Sweep { partition, collection, keys } => {
-                self.decide_sweep(state, *partition, *collection, keys)
+            WriteRequest::Sweep { partition, collection, keys, reason } => {
+                self.decide_sweep(state, (*partition, *collection), keys, *reason)
             }
             WriteRequest::Control { commands, timestamp_ms } => {
                 self.decide_control(state, commands, *timestamp_ms)

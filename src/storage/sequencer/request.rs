@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prkdb_types::{
     Batch, BatchHeader, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand,
-    headers::{self, Ttl},
+    headers::{self, Operation, Ttl},
 };
 
 /// What a write demands of the key it writes.
@@ -66,7 +66,7 @@ pub enum WriteRequest {
         /// The batch.
         batch: CheckedBatch,
     },
-    /// Tombstones for keys that are expired, as far as they are and have the version given.
+    /// Tombstones for keys that have the version given; for those that are expired as far as they are.
     Sweep {
         /// The partition.
         partition: u32,
@@ -74,6 +74,8 @@ pub enum WriteRequest {
         collection: u32,
         /// The keys with their versions.
         keys: Vec<(Bytes, u64)>,
+        /// Why.
+        reason: Operation,
     },
     /// Metadata records.
     Control {

@@ -18,17 +18,20 @@ impl Sequencer {
     pub(super) fn decide_sweep(
         &mut self,
         state: &State,
-        partition: u32,
-        collection: u32,
+        (partition, collection): (u32, u32),
         keys: &[(Bytes, u64)],
+        reason: Operation,
     ) -> Result<Verdict, Verdict> {
         let target = self.target(state, partition)?;
         let mut builder = BatchBuilder::new(ProducerStamp::NONE, Compression::None);
-        let reason = [(headers::OPERATION, Operation::Expired.name().as_bytes())];
+        let why = [(headers::OPERATION, reason.name().as_bytes())];
         let mut swept = Vec::with_capacity(keys.len());
         for (key, version) in keys {
             let is_over = |leaf: Leaf| {
-                leaf.version == *version && (leaf.is_expired(self.now_ms) || bug!(SweptUnexpired))
+                leaf.version == *version
+                    && (reason == Operation::Trimmed
+                        || leaf.is_expired(self.now_ms)
+                        || bug!(SweptUnexpired))
             };
             if !state.leaf(collection, key).is_some_and(is_over)
                 || (self.overlay.is_under_way(partition, collection, key) && !bug!(SweptUnseen))
@@ -36,7 +39,7 @@ impl Sequencer {
                 continue;
             }
             builder
-                .push(self.now_ms, Some(key), None, &reason)
+                .push(self.now_ms, Some(key), None, &why)
                 .map_err(|error| refused(error.code(), error.to_string()))?;
             swept.push(key);
         }

@@ -56,15 +56,17 @@ impl Shard {
     }
 
     /// Lets readers see what was applied.
-    fn publish(&self, state: &mut super::State) {
+    pub(super) fn publish(&self, state: &mut super::State) {
         let left = self.groups_with_readers.load(Ordering::Relaxed);
         // A reader may set it again meanwhile: then one group fewer is shown, or one more.
         self.groups_with_readers.store(left.saturating_sub(1), Ordering::Relaxed);
         state.publish(&self.roots, &self.catalog, left > 0);
         // Behind the roots: who sees this time sees what had the place of an expired value.
         self.log_time_ms.store(state.log_time_ms(), Ordering::Release);
-        for partition in state.take_removed() {
-            self.stream().remove(partition);
+        let effects = state.take_effects();
+        if !effects.is_empty() {
+            let stats = |partition| state.partition(partition).copied();
+            self.stream().take_effects(effects, state.log_time_ms(), stats);
         }
     }
 

@@ -5,12 +5,18 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
+
 use super::Shard;
 use crate::storage::{
     CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, StorageError,
     checkpoint::Capture,
     disk::Disk,
-    log::{Place, entry::LogId, positions, read_placed},
+    log::{
+        Entries, Place, Segment,
+        entry::{Item, LogId},
+        is_history, positions, read_placed,
+    },
     stream::StreamIndex,
 };
 
@@ -25,7 +31,19 @@ pub(super) struct Checkpoints {
     pub(super) bytes: u64,
     /// Where it was taken.
     pub(super) applied: Option<LogId>,
+    /// The membership there.
+    pub(super) membership: Option<(LogId, Bytes)>,
+    /// The number of the last one's manifest.
+    pub(super) generation: u64,
+    /// Whether the log was ever cleaned.
+    pub(super) is_cleaned: bool,
+    /// Segments that cleanings have replaced, which the last one's manifest names.
+    pub(super) retired: Vec<Arc<Segment>>,
+    /// Segments that no manifest names any more, for readers that still look there.
+    pub(super) gone: Vec<Arc<Segment>>,
     is_under_way: bool,
+    /// A cleaning stopped half way: what is in memory must not be written.
+    pub(super) is_broken: bool,
 }
 
 impl Checkpoints {
@@ -35,7 +53,7 @@ impl Checkpoints {
 }
 
 impl Shard {
-    fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {
+    pub(super) fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {
         // A panic ends the process; until it has, what the lock guards is whole.
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +64,10 @@ impl Shard {
         let mut known = self.checkpoints();
         let grown_bytes = self.log().grown_bytes();
         let due = known.every_bytes.max(known.bytes);
-        if grown_bytes.saturating_sub(known.grown_bytes) < due {
+        // It is also what gives room back: worth it where that is as much as it takes.
+        let retired: u64 = known.retired.iter().filter_map(|segment| segment.sealed_len()).sum();
+        let gives_back = retired > 0 && retired >= known.bytes.min(known.every_bytes);
+        if grown_bytes.saturating_sub(known.grown_bytes) < due && !gives_back {
             return None;
         }
         self.capture(&mut known, grown_bytes)
@@ -61,7 +82,7 @@ impl Shard {
     }
 
     fn capture(&self, known: &mut Checkpoints, grown_bytes: u64) -> Option<CheckpointJob> {
-        if known.is_under_way {
+        if known.is_under_way || known.is_broken {
             return None;
         }
         let (state, next_offsets, bytes_likely, streams) = {
@@ -71,7 +92,8 @@ impl Shard {
             // Apply holds the state while it adds to the streams: both are of one entry.
             (saved, state.next_offsets(), likely, self.stream().save())
         };
-        if known.applied.is_some_and(|last| state.applied.index <= last.index) {
+        let is_behind = known.applied.is_none_or(|last| state.applied.index > last.index);
+        if !is_behind && known.retired.is_empty() {
             return None;
         }
         let log = self.log();
@@ -89,6 +111,9 @@ impl Shard {
                 next_offsets,
                 streams,
                 plan,
+                generation: known.generation + 1,
+                is_cleaned: known.is_cleaned,
+                retired: known.retired.len(),
                 bytes_likely,
                 grown_bytes,
             },
@@ -104,9 +129,21 @@ impl Shard {
         if let Ok(CheckpointDone::Written { bytes }) = result {
             known.bytes = *bytes;
             known.applied = Some(finished.applied);
+            known.generation = finished.generation;
+            known.membership.clone_from(&finished.membership);
+            let gone: Vec<_> = known.retired.drain(..finished.retired).collect();
+            known.gone.extend(gone.iter().cloned());
             drop(known);
+            self.remove_files(&gone);
             self.log().covered(finished.applied, finished.chain);
         }
+    }
+
+    /// Returns where the last checkpoint was taken, and the membership there with the entry that set it.
+    #[expect(clippy::type_complexity, reason = "as `Shard::applied` has them")]
+    pub fn last_snapshot(&self) -> Option<(LogId, Option<(LogId, Bytes)>)> {
+        let known = self.checkpoints();
+        known.applied.map(|applied| (applied, known.membership.clone()))
     }
 
     /// Returns where the last checkpoint was taken, and its size.
@@ -119,6 +156,10 @@ impl Shard {
     pub(super) fn restore_streams(&self) -> Result<(), StorageError> {
         let missing = self.stream().map_sidecars();
         for number in missing {
+            if is_history(number) {
+                self.restore_history(number)?;
+                continue;
+            }
             let stretches = self.log().stretches_in(number);
             let mut entries = Vec::new();
             for stretch in stretches {
@@ -132,6 +173,28 @@ impl Shard {
             self.stream().restore(number, placed);
             self.write_sidecars();
         }
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Makes the tracks of a history segment again.
+    fn restore_history(&self, number: u64) -> Result<(), StorageError> {
+        let Some(segment) = self.segments.get(number) else { return Ok(()) };
+        let mut entries = Entries::of_history(&segment);
+        let mut found = Vec::new();
+        while let Some((position, _, item)) = entries.next()? {
+            if let Item::Entry(entry) = item {
+                let place = Place {
+                    segment: u32::try_from(number).unwrap_or(u32::MAX),
+                    position: u32::try_from(position).unwrap_or(u32::MAX),
+                };
+                found.push((entry, place));
+            }
+        }
+        let placed = found.iter().map(|(entry, place)| (entry, *place));
+        self.stream().restore(number, placed);
+        self.write_sidecars();
         Ok(())
     }
 }

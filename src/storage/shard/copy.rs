@@ -100,9 +100,7 @@ impl Shard {
                 // A later checkpoint has removed it: there is another manifest.
                 Err(StorageError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound
-                        && self.last_checkpoint().is_some_and(|(applied, _)| {
-                            applied.index > manifest.resume.applied.index
-                        }) => {}
+                        && self.checkpoints().generation > manifest.generation => {}
                 copy => return copy.map(Some),
             }
         }
@@ -123,7 +121,7 @@ impl Shard {
                 .map_err(StorageError::io("open for a copy", &path))?;
             Ok::<_, StorageError>(CopyPart { name, len, path, source: Source::File(file) })
         };
-        let name = checkpoint_name(resume.log_id, resume.applied.index);
+        let name = checkpoint_name(resume.log_id, manifest.generation);
         let mut parts = vec![
             CopyPart {
                 name: MANIFEST.to_owned(),
@@ -135,7 +133,7 @@ impl Shard {
         ];
         let segments = resume.sealed.iter().copied();
         for (number, len) in segments.chain([(resume.segment, resume.position)]) {
-            parts.push(open(segment::file_name(resume.log_id, number), len)?);
+            parts.push(open(segment::any_file_name(resume.log_id, number), len)?);
         }
         Ok(ShardCopy { applied: resume.applied, parts })
     }
@@ -156,7 +154,7 @@ pub fn adopt(
     if name == MANIFEST {
         return adopt_manifest(disk, path, shard, old, new);
     }
-    let Some((log_id, number)) = segment::parse_file_name(name) else { return Ok(()) };
+    let Some((log_id, number)) = segment::parse_any_file_name(name) else { return Ok(()) };
     let failed = |source| StorageError::io("rewrite segment header", path)(source);
     let file = disk.open(path, Access::ReadWrite).map_err(failed)?;
     let mut page = Box::new([0; SEGMENT_HEADER_BYTES]);

@@ -1,9 +1,6 @@
 //! What readers see of a shard's keys: the newest root, and the records its leaves point at.
 
-use std::{
-    ops::Bound,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{ops::Bound, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -15,7 +12,7 @@ use crate::storage::{
         state::Expired,
         tree::{Leaf, Root},
     },
-    log::Segments,
+    log::PinnedSegments,
     values,
 };
 
@@ -47,6 +44,8 @@ pub struct Snapshot {
     /// The log's time there.
     pub log_time_ms: i64,
     has_expired: bool,
+    /// What the keys point at stays there while somebody may ask for it.
+    pub(in crate::storage) segments: PinnedSegments,
 }
 
 impl Snapshot {
@@ -54,6 +53,11 @@ impl Snapshot {
     pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> KeyRange {
         let expired_at_ms = self.has_expired.then_some(self.log_time_ms);
         KeyRange { keys: self.root.range(from, to), expired_at_ms }
+    }
+
+    /// Returns the keys from a bound on, those that are expired too.
+    pub(super) fn every(&self, from: Bound<&[u8]>) -> KeyRange {
+        KeyRange { keys: self.root.range(from, Bound::Unbounded), expired_at_ms: None }
     }
 }
 
@@ -122,11 +126,6 @@ impl Shard {
         values::read_with_headers(&self.segments, leaf)
     }
 
-    /// Returns the segments.
-    pub(in crate::storage) fn segments(&self) -> &Arc<Segments> {
-        &self.segments
-    }
-
     /// Returns the index of the last entry applied; 0 if there is none.
     pub fn revision(&self) -> u64 {
         self.state().applied().map_or(0, |id| id.index)
@@ -138,6 +137,7 @@ impl Shard {
         let root = Root::clone(state.show(collection)?.as_ref());
         let revision = state.applied().map_or(0, |id| id.index);
         let (log_time_ms, has_expired) = (state.log_time_ms(), state.has_expired(collection));
-        Some(Snapshot { root, revision, log_time_ms, has_expired })
+        let segments = self.segments.pinned();
+        Some(Snapshot { root, revision, log_time_ms, has_expired, segments })
     }
 }

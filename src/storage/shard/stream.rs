@@ -73,10 +73,10 @@ impl Shard {
         from: u64,
         bytes_max: usize,
     ) -> Result<Fetched, StorageError> {
-        let (bounds, frames, ahead) = {
+        let (bounds, cleaned_end, frames, ahead) = {
             let stream = self.stream();
             let bounds = stream.bounds(partition);
-            if from >= bounds.high_watermark {
+            if from < bounds.log_start || from >= bounds.high_watermark {
                 return Ok(Fetched { next_offset: from, bounds, ..Fetched::default() });
             }
             let frames = stream.frames_from(partition, from, bytes_max);
@@ -86,11 +86,17 @@ impl Shard {
                 }
                 _ => Frames::default(),
             };
-            (bounds, frames, ahead)
+            (bounds, stream.cleaned_end(partition), frames, ahead)
         };
         let first = frames.frames.first().map(|frame| frame.base_offset);
-        let Some(last) = frames.frames.last().filter(|_| first <= Some(from)) else {
-            // Nothing is ever taken out of a log: what the index does not know, it has lost.
+        if first.is_none() && from < cleaned_end && cleaned_end >= bounds.high_watermark {
+            // All that was left of it is gone.
+            let next_offset = bounds.high_watermark;
+            return Ok(Fetched { next_offset, bounds, ..Fetched::default() });
+        }
+        let is_next = first <= Some(from) || from < cleaned_end;
+        let Some(last) = frames.frames.last().filter(|_| is_next) else {
+            // Only cleaning takes something out of a log: what the index does not know, it has lost.
             let reason = format!("the index of partition {partition} has lost offset {from}");
             return Err(StorageError::Discontinuous { index: from, reason });
         };
@@ -114,11 +120,25 @@ impl Shard {
         partition: u32,
         time_ms: i64,
     ) -> Result<Option<(u64, i64)>, StorageError> {
-        let frames = self.stream().frames_near(partition, time_ms);
-        if frames.frames.is_empty() {
-            return Ok(None);
+        let mut from = self.stream().bounds(partition).log_start;
+        loop {
+            let frames = self.stream().frames_near(partition, time_ms, from);
+            let Some(last) = frames.frames.last() else { return Ok(None) };
+            if let Some(found) = self.first_near(&frames, time_ms, from)? {
+                return Ok(Some(found));
+            }
+            from = last.next_offset();
         }
-        let segment = self.segment(&frames)?;
+    }
+
+    /// Returns the first record of some frames that reaches a time, and stands at an offset or behind it.
+    fn first_near(
+        &self,
+        frames: &Frames,
+        time_ms: i64,
+        from: u64,
+    ) -> Result<Option<(u64, i64)>, StorageError> {
+        let segment = self.segment(frames)?;
         for frame in &frames.frames {
             let head = segment.read(frame.position.into(), HEADER_LEN)?;
             check_head(&segment, frame, &head)?;
@@ -126,7 +146,9 @@ impl Shard {
             let reaches = |head: &[u8]| i64::from_be_bytes(array_at(head, 35)) >= time_ms;
             if head.len() == HEADER_LEN && reaches(&head) {
                 let batch = segment.read_batch(frame.position.into())?;
-                return Ok(Some(first_at_time(&batch, time_ms)));
+                if let Some(found) = first_at_time(&batch, time_ms, from) {
+                    return Ok(Some(found));
+                }
             }
         }
         Ok(None)
@@ -237,14 +259,18 @@ fn check_head(segment: &Segment, frame: &FrameRef, bytes: &[u8]) -> Result<(), S
 
 /// Returns the first record that reaches a time. What does not open is not refused here: its consumer
 /// is told; it begins with the batch.
-fn first_at_time(batch: &Batch, time_ms: i64) -> (u64, i64) {
+fn first_at_time(batch: &Batch, time_ms: i64, from: u64) -> Option<(u64, i64)> {
     let header = batch.header();
-    let whole = (batch.base_offset(), header.max_timestamp);
+    let whole = Some((batch.base_offset().max(from), header.max_timestamp));
     let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
     let Ok(records) = batch.records(limit) else { return whole };
-    let mut reached = records.iter().map_while(Result::ok);
-    let first = reached.find(|record| record.timestamp_ms >= time_ms);
-    first.map_or(whole, |record| (record.offset, record.timestamp_ms))
+    for record in &records {
+        let Ok(record) = record else { return whole };
+        if record.timestamp_ms >= time_ms && record.offset >= from {
+            return Some((record.offset, record.timestamp_ms));
+        }
+    }
+    None
 }
 
 /// Gathers what is handed out.

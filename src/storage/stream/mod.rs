@@ -9,14 +9,22 @@
 //! - `track`: the frames of one partition in one segment, packed.
 //! - `sidecar`: the file.
 //! - `index`: all segments of a shard, and which of them a partition is in.
+//! - `marks`: when what of a partition was appended. `usage`: how much of a segment is still needed.
+//! - `clean`: what a cleaning changes of them.
 //!
 //! Does not know: who reads, where the batches' bytes come from.
 
+mod clean;
 mod index;
+mod marks;
 mod sidecar;
 mod track;
+mod usage;
 
+pub(super) use clean::Replacement;
 pub use index::Bounds;
 pub(super) use index::{Frames, StreamIndex};
+pub use marks::TrimPoint;
 pub use sidecar::{SidecarDone, SidecarJob};
-pub(super) use track::FrameRef;
+pub(super) use track::{FrameRef, Track};
+pub(super) use usage::Usage;

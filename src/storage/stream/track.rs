@@ -19,7 +19,7 @@ mod saved;
 use crate::storage::log::header::array_at;
 
 /// Most frames from one point to the next.
-const RUN_FRAMES: usize = 32;
+pub(super) const RUN_FRAMES: usize = 32;
 /// Size of a point.
 const POINT_BYTES: usize = 24;
 
@@ -58,7 +58,7 @@ pub(super) struct Summary {
 
 /// A track that grows.
 #[derive(Clone, Debug)]
-pub(super) struct Track {
+pub(in crate::storage) struct Track {
     summary: Summary,
     points: Vec<u8>,
     steps: Vec<u8>,
@@ -101,6 +101,11 @@ impl Track {
         self.summary.frames += 1;
         self.summary.next_offset = frame.next_offset();
         self.summary.max_timestamp_ms = self.summary.max_timestamp_ms.max(max_timestamp_ms);
+    }
+
+    /// Returns the offset of its first record.
+    pub(super) fn first_offset(&self) -> u64 {
+        self.summary.first_offset
     }
 
     /// Returns it for reading.

@@ -67,7 +67,13 @@ fn collection(version: u64, dropped: bool) -> ShardCommand {
 
 /// A collection that comes and goes, with its partition.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let put = PartitionPut { partition: 10, collection: 7, number: 0, key_index: true, ttl_ms: 0 };
+    let put = PartitionPut {
+        partition: 10,
+        collection: 7,
+        number: 0,
+        key_index: true,
+        ..PartitionPut::default()
+    };
     let drop = PartitionDrop { partition: 10 };
     let commands = [
         collection(1, false),

@@ -11,3 +11,5 @@ pub mod model;
 pub mod rig;
 #[path = "../../crash/shard.rs"]
 pub mod shard;
+#[path = "../../crash/state.rs"]
+pub mod state;

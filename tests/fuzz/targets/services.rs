@@ -34,6 +34,7 @@ const CONTROL: &[(Called, &str)] = &[
     (Called::Admin, "Metrics"),
     (Called::Admin, "Version"),
     (Called::Admin, "Backup"),
+    (Called::Collections, "Truncate"),
 ];
 
 /// An answer that takes longer is not waited for: one that follows has no end.
@@ -260,8 +261,12 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
             ..v1::CollectionSettings::default()
         }),
     };
-    let alter =
-        v1::AlterCollectionRequest { name: name.clone(), partitions: Some(3), ttl_ms: Some(7) };
+    let alter = v1::AlterCollectionRequest {
+        name: name.clone(),
+        partitions: Some(3),
+        ttl_ms: Some(7),
+        ..v1::AlterCollectionRequest::default()
+    };
     let metadata =
         v1::MetadataRequest { collections: vec!["k".to_owned()], ..v1::MetadataRequest::default() };
     vec![

@@ -70,7 +70,7 @@ impl Life {
                     collection: if partition == EVENTS { 2 } else { COLLECTION },
                     number: (partition - 1) % PARTITIONS,
                     key_index: partition != EVENTS,
-                    ttl_ms: 0,
+                    ..PartitionPut::default()
                 })),
             })
             .collect();

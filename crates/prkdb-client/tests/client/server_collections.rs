@@ -72,6 +72,13 @@ impl collections_server::Collections for Fake {
         Err(Status::unimplemented("alter"))
     }
 
+    async fn truncate(
+        &self,
+        _: Request<v1::TruncateCollectionRequest>,
+    ) -> Result<Response<v1::TruncateCollectionReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn drop(
         &self,
         request: Request<v1::DropCollectionRequest>,

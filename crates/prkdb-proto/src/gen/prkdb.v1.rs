@@ -1869,6 +1869,12 @@ pub struct CollectionSettings {
     /// How long values last that state nothing else, in milliseconds; 0 = for ever.
     #[prost(uint64, tag = "7")]
     pub ttl_ms: u64,
+    /// Records that were appended longer ago than this may go, in milliseconds; 0 = none do.
+    #[prost(uint64, tag = "8")]
+    pub retention_ms: u64,
+    /// The oldest records of a partition beyond so many bytes may go; 0 = none do.
+    #[prost(uint64, tag = "9")]
+    pub retention_bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Collection {
@@ -1966,6 +1972,13 @@ pub struct AlterCollectionRequest {
     /// How long values last that state nothing else, in milliseconds; 0 = for ever. Absent = as before.
     #[prost(uint64, optional, tag = "3")]
     pub ttl_ms: ::core::option::Option<u64>,
+    /// How old records get, in milliseconds; 0 = any age. Absent = as before. What may go decides what cleanup
+    /// there is: expire with any limit, else keep, unless it is compact.
+    #[prost(uint64, optional, tag = "4")]
+    pub retention_ms: ::core::option::Option<u64>,
+    /// How many bytes of a partition are kept; 0 = all. Absent = as before.
+    #[prost(uint64, optional, tag = "5")]
+    pub retention_bytes: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AlterCollectionReply {
@@ -1982,6 +1995,47 @@ pub struct DropCollectionRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DropCollectionReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TruncateCollectionRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// One partition by its number; absent = all of them.
+    #[prost(uint32, optional, tag = "2")]
+    pub partition: ::core::option::Option<u32>,
+    #[prost(oneof = "truncate_collection_request::Before", tags = "3, 4")]
+    pub before: ::core::option::Option<truncate_collection_request::Before>,
+}
+/// Nested message and enum types in `TruncateCollectionRequest`.
+pub mod truncate_collection_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Before {
+        /// The first offset that stays; behind the end = the end.
+        #[prost(uint64, tag = "3")]
+        Offset(u64),
+        /// The first record with this timestamp or a later one stays, in milliseconds since 1970.
+        #[prost(int64, tag = "4")]
+        TimestampMs(i64),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TruncateCollectionReply {
+    #[prost(message, repeated, tag = "1")]
+    pub partitions: ::prost::alloc::vec::Vec<truncate_collection_reply::Partition>,
+}
+/// Nested message and enum types in `TruncateCollectionReply`.
+pub mod truncate_collection_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Partition {
+        #[prost(uint32, tag = "1")]
+        pub number: u32,
+        /// The first offset there is now.
+        #[prost(uint64, tag = "2")]
+        pub log_start: u64,
+        /// How many offsets went.
+        #[prost(uint64, tag = "3")]
+        pub trimmed: u64,
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Partitioner {
@@ -2046,6 +2100,10 @@ pub enum Cleanup {
     Unspecified = 0,
     /// Every record is kept.
     Keep = 1,
+    /// Records of keys that were written again go, and tombstones after a day.
+    Compact = 2,
+    /// Records beyond the retention go.
+    Expire = 3,
 }
 impl Cleanup {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2056,6 +2114,8 @@ impl Cleanup {
         match self {
             Self::Unspecified => "CLEANUP_UNSPECIFIED",
             Self::Keep => "CLEANUP_KEEP",
+            Self::Compact => "CLEANUP_COMPACT",
+            Self::Expire => "CLEANUP_EXPIRE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2063,6 +2123,8 @@ impl Cleanup {
         match value {
             "CLEANUP_UNSPECIFIED" => Some(Self::Unspecified),
             "CLEANUP_KEEP" => Some(Self::Keep),
+            "CLEANUP_COMPACT" => Some(Self::Compact),
+            "CLEANUP_EXPIRE" => Some(Self::Expire),
             _ => None,
         }
     }
@@ -2340,6 +2402,31 @@ pub mod collections_client {
             req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Collections", "Drop"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets partitions begin later: the records before are gone, and keys whose latest record is among them.
+        pub async fn truncate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TruncateCollectionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TruncateCollectionReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/prkdb.v1.Collections/Truncate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("prkdb.v1.Collections", "Truncate"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2391,6 +2478,14 @@ pub mod collections_server {
             request: tonic::Request<super::DropCollectionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DropCollectionReply>,
+            tonic::Status,
+        >;
+        /// Lets partitions begin later: the records before are gone, and keys whose latest record is among them.
+        async fn truncate(
+            &self,
+            request: tonic::Request<super::TruncateCollectionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TruncateCollectionReply>,
             tonic::Status,
         >;
     }
@@ -2681,6 +2776,51 @@ pub mod collections_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DropSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Collections/Truncate" => {
+                    #[allow(non_camel_case_types)]
+                    struct TruncateSvc<T: Collections>(pub Arc<T>);
+                    impl<
+                        T: Collections,
+                    > tonic::server::UnaryService<super::TruncateCollectionRequest>
+                    for TruncateSvc<T> {
+                        type Response = super::TruncateCollectionReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TruncateCollectionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Collections>::truncate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TruncateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -39,7 +39,7 @@ const FIELDS_LEN: usize = HEADER_LEN - HEAD_LEN;
 /// A record has at least its length, attributes, two deltas, two lengths and a count, a byte each.
 const RECORD_LEN_MIN: usize = 7;
 
-const COMPRESSION_MASK: i16 = 0b111;
+pub(super) const COMPRESSION_MASK: i16 = 0b111;
 
 /// One whole batch.
 ///

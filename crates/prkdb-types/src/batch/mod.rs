@@ -19,6 +19,7 @@ mod cursor;
 
 mod builder;
 mod compress;
+mod retain;
 
 pub use builder::{BatchBuilder, ProducerStamp, sequence_after};
 pub use compress::{Compression, DecompressLimit};
@@ -26,3 +27,4 @@ pub use cursor::{RecordCursor, SharedHeaders, SharedRecord};
 pub use error::{BatchError, RecordProblem};
 pub use header::{Batch, BatchHeader, HEAD_LEN, HEADER_LEN};
 pub use record::{HeaderIter, RecordIter, RecordView, Records};
+pub use retain::Retained;

@@ -71,6 +71,12 @@ impl Records {
         (bytes.len() - rest.0.len()).checked_add(length)
     }
 
+    /// Returns the bytes between two places that [`RecordIter::position`] gave.
+    pub(super) fn bytes(&self, from: u32, to: u32) -> &[u8] {
+        let at = |place: u32| usize::try_from(place).unwrap_or(usize::MAX);
+        self.payload.get(at(from)..at(to)).unwrap_or_default()
+    }
+
     /// Returns how many bytes the buffer has that a record's slice keeps alive.
     pub fn payload_len(&self) -> usize {
         self.payload.len()

@@ -37,6 +37,9 @@ impl Catalog {
             to.put_number(put.number.into());
             to.push(put.key_index.into());
             to.put_number(put.ttl_ms);
+            to.push(put.compact.into());
+            to.put_number(put.retention_ms);
+            to.put_number(put.retention_bytes);
         }
         to.put_number(self.versions.len() as u64);
         for (subject, version) in &self.versions {
@@ -64,6 +67,9 @@ impl Catalog {
                 number: from.narrow()?,
                 key_index: from.flag()?,
                 ttl_ms: from.number()?,
+                compact: from.flag()?,
+                retention_ms: from.number()?,
+                retention_bytes: from.number()?,
             };
             catalog.partitions.insert(put.partition, put);
         }

@@ -1,20 +1,29 @@
-//! Which segments make up the log: from the newest with a valid page back by what each names.
+//! Which segments make up the log: from the newest with a valid page back by what each names, to the first
+//! or to the one that a checkpoint was taken in. Which ones lie before that, its manifest says.
 
 use std::path::Path;
 
 use super::survey::{Page, Survey};
-use crate::storage::{StorageError, log::segment::file_name};
+use crate::storage::{
+    StorageError,
+    log::{resume::Resume, segment::file_name},
+};
 
-/// Returns the numbers of the log's segments, oldest first.
+/// Returns the numbers of the log's segments, oldest first; from that of the checkpoint on, if there is one.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] if a segment that a later one names is missing or has no valid page: it
 /// was synced before the later one was begun.
-pub(super) fn walk(survey: &Survey, dir: &Path) -> Result<Vec<u64>, StorageError> {
+pub(super) fn walk(
+    survey: &Survey,
+    resume: Option<&Resume>,
+    dir: &Path,
+) -> Result<Vec<u64>, StorageError> {
+    let first = resume.map_or(0, |resume| resume.segment);
     let newest = survey.files.iter().rev().find(|(_, found)| found.header().is_some());
     let mut chain = Vec::new();
     let mut next = newest.map_or(0, |(number, _)| *number);
-    while next != 0 {
+    while next != 0 && next >= first {
         let Some(found) = survey.files.get(&next) else {
             return Err(StorageError::Corrupt {
                 path: dir.join(file_name(survey.log_id.unwrap_or_default(), next)),

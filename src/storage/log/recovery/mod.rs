@@ -115,8 +115,11 @@ impl Log {
     ) -> Result<JudgedLog, StorageError> {
         let survey = survey::survey(disk.as_ref(), dir, &options)?;
         let log_id = survey.log_id.unwrap_or_else(|| rng.next_u64());
-        let chain = chain::walk(&survey, dir)?;
+        let chain = chain::walk(&survey, evidence.resume, dir)?;
         let scanned = scan::scan(&survey, &chain, evidence, dir)?;
+        let spared = evidence.resume.map_or(&[][..], |resume| resume.sealed.as_slice());
+        let numbers = spared.iter().map(|(number, _)| *number).chain(chain.iter().copied());
+        let used_bytes = survey.used_bytes(numbers);
         let log = Self {
             disk,
             dir: dir.to_path_buf(),
@@ -130,7 +133,7 @@ impl Log {
             pending_bytes: 0,
             active: None,
             joint: scanned.joint,
-            preparation: Preparation::new(survey.largest_number + 1, survey.used_bytes(&chain)),
+            preparation: Preparation::new(survey.largest_number + 1, used_bytes),
             next_lsn: scanned.largest_lsn + 1,
             synced_lsn: scanned.watermark,
             grown_bytes: scanned.recovery.read_bytes,
@@ -147,6 +150,7 @@ impl Log {
             live: scanned.live,
             page_only: scanned.page_only,
             settled_state: scanned.settled_state,
+            replaced: evidence.resume.map_or_else(Vec::new, |resume| survey.replaced(resume)),
         };
         Ok(JudgedLog { log, survey, found, recovery })
     }

@@ -139,6 +139,7 @@ pub(super) fn scan(
     };
     if let Some(resume) = resume {
         spared::check(survey, chain, resume, dir)?;
+        scan.spare(resume);
     }
     for found in survey.files.values() {
         if let Some(header) = found.header() {
@@ -164,16 +165,21 @@ impl Scan<'_> {
         self.watermark = self.watermark.max(synced_lsn);
     }
 
+    /// Takes the segments before the checkpoint's as they are.
+    fn spare(&mut self, resume: &Resume) {
+        for (number, len) in &resume.sealed {
+            if let Some(found) = self.survey.any(*number) {
+                self.segments.insert(&Arc::new(spared::segment(found, self.log_id, *number, *len)));
+                self.ends.insert(*number, *len);
+            }
+        }
+    }
+
     /// Reads until the chain ends or breaks.
     fn read_chain(&mut self, chain: &[u64]) -> Result<Option<Break>, StorageError> {
         for (at, number) in chain.iter().enumerate() {
             let Some(found) = self.survey.files.get(number) else { continue };
             let Some(header) = found.header() else { continue };
-            if let Some(len) = self.resume.and_then(|resume| resume.spared_len(*number)) {
-                self.segments.insert(&Arc::new(spared::segment(found, self.log_id, *number, len)));
-                self.ends.insert(*number, len);
-                continue;
-            }
             let mut segment = Segment::new(
                 *number,
                 found.path.clone(),
@@ -327,8 +333,9 @@ impl Scan<'_> {
     fn look_behind(&mut self, chain: &[u64], broken: Option<&Break>) -> Result<(), StorageError> {
         let newest = chain.last().copied();
         for (number, found) in &self.survey.files {
-            if self.resume.is_some_and(|resume| resume.spared_len(*number).is_some()) {
-                // What lies behind its end was there before the checkpoint, and is not above it.
+            if self.resume.is_some_and(|resume| *number < resume.segment) {
+                // What lies behind its end was there before the checkpoint, and is not above it; one that
+                // the manifest does not name was replaced.
                 continue;
             }
             let (from, is_tail) = match broken {
@@ -388,8 +395,13 @@ impl Scan<'_> {
 
     fn finish(self, chain: &[u64]) -> Scanned {
         let settled_at = chain.iter().position(|number| *number == self.settled.segment);
-        let live: Vec<u64> =
-            settled_at.map_or_else(Vec::new, |at| chain.iter().take(at + 1).copied().collect());
+        let followed = settled_at.map_or(0, |at| at + 1);
+        let spared = self.resume.map_or(&[][..], |resume| resume.sealed.as_slice());
+        let live: Vec<u64> = spared
+            .iter()
+            .map(|(number, _)| *number)
+            .chain(chain.iter().take(followed).copied())
+            .collect();
         for number in &live {
             let end = if *number == self.settled.segment {
                 self.settled.position
@@ -403,7 +415,7 @@ impl Scan<'_> {
         // The newest segment continues the last settled entry, and nothing was ever written behind
         // its page that is still there.
         let page_only = chain.last().copied().filter(|newest| {
-            let follows = chain.len() == live.len() + 1 && !live.contains(newest);
+            let follows = chain.len() == followed + 1 && !live.contains(newest);
             follows
                 && self.above.is_empty()
                 && self.ends.contains_key(newest)

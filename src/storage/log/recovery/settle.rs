@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IoSlice,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Found {
     pub(super) page_only: Option<u64>,
     /// Vote and purge mark at the watermark.
     pub(super) settled_state: HardState,
+    /// Files that a cleaning has replaced, or was about to make.
+    pub(super) replaced: Vec<PathBuf>,
 }
 
 /// Files that were prepared and never written.
@@ -69,7 +72,18 @@ impl Log {
             .keys()
             .copied()
             .filter(|number| !found.live.contains(number) && !unused.contains(*number))
+            .filter(|number| {
+                let path = survey.files.get(number).map(|file| &file.path);
+                !path.is_some_and(|path| found.replaced.contains(path))
+            })
             .collect();
+        // The manifest that does not name them must be there after a power cut too.
+        if !found.replaced.is_empty() {
+            self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
+        }
+        for path in &found.replaced {
+            self.disk.remove(path).map_err(StorageError::io("remove replaced segment", path))?;
+        }
         let page_only: Vec<u64> = found.page_only.into_iter().collect();
         if let Some(last) = self.segments.get(self.joint.predecessor) {
             self.stale_tail = Some((last, self.joint.cut_position));

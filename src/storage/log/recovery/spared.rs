@@ -6,14 +6,14 @@ use std::{path::Path, sync::Arc};
 use super::survey::{Found, Survey};
 use crate::storage::{
     StorageError,
-    log::{body::Check, header::Seed, resume::Resume, segment::file_name, segments::Segment},
+    log::{body::Check, header::Seed, resume::Resume, segment::any_file_name, segments::Segment},
 };
 
 impl Resume {
     /// Returns how many bytes a segment before the checkpoint's uses; `None` for any other segment.
     pub(super) fn spared_len(&self, number: u64) -> Option<u64> {
-        let at = self.sealed.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        self.sealed.get(at).map(|(_, len)| *len)
+        let found = self.sealed.iter().find(|(sealed, _)| *sealed == number)?;
+        Some(found.1)
     }
 }
 
@@ -24,7 +24,8 @@ pub(super) fn segment(found: &Found, log_id: u64, number: u64, len: u64) -> Segm
     Segment::spared(number, found.path.clone(), file, Seed::new(log_id, number), len)
 }
 
-/// Compares the segments of the chain with those that the checkpoint's manifest names.
+/// Compares the segments that are there with those that the checkpoint's manifest names; the chain begins
+/// with the one it was taken in.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] with the first that is missing or too short.
@@ -36,20 +37,21 @@ pub(super) fn check(
 ) -> Result<(), StorageError> {
     let named = resume.sealed.iter().copied();
     let named = named.chain([(resume.segment, resume.position)]);
-    let mut chain = chain.iter();
     for (number, len) in named {
-        let path = dir.join(file_name(resume.log_id, number));
+        let path = dir.join(any_file_name(resume.log_id, number));
         let corrupt = |position: u64, expected: String, found: String| {
             Err(StorageError::Corrupt { path: path.clone(), position, expected, found })
         };
-        let there = chain.next();
-        let Some(found) = survey.files.get(&number) else {
+        let Some(found) = survey.any(number) else {
             let expected = "a segment that the manifest names".to_owned();
             return corrupt(0, expected, "no such file".to_owned());
         };
-        if there != Some(&number) {
-            let expected = "the next segment of the log, as the manifest names it".to_owned();
-            let stated = there.map_or_else(|| "none".to_owned(), u64::to_string);
+        if found.header().is_none() {
+            return corrupt(0, "a segment header".to_owned(), "other bytes".to_owned());
+        }
+        if number == resume.segment && chain.first() != Some(&number) {
+            let expected = "a segment that the next one continues".to_owned();
+            let stated = chain.first().map_or_else(|| "none".to_owned(), u64::to_string);
             return corrupt(0, expected, format!("segment {stated} in its place"));
         }
         if found.len < len {

@@ -11,8 +11,12 @@ use crate::storage::{
     disk::{Access, Disk, DiskFile},
     log::{
         header::FORMAT,
+        history::is_history,
         options::LogOptions,
-        segment::{PageFault, SEGMENT_HEADER_BYTES, SegmentHeader, parse_file_name},
+        resume::Resume,
+        segment::{
+            PageFault, SEGMENT_HEADER_BYTES, SegmentHeader, parse_any_file_name, parse_file_name,
+        },
     },
 };
 
@@ -42,6 +46,8 @@ pub(super) struct Survey {
     /// `None` in a directory without segments.
     pub(super) log_id: Option<u64>,
     pub(super) files: BTreeMap<u64, Found>,
+    /// History segments.
+    pub(super) history: BTreeMap<u64, Found>,
     /// The largest number of any segment, set aside or not; 0 = none.
     pub(super) largest_number: u64,
 }
@@ -62,7 +68,7 @@ pub(super) fn survey(
             survey.largest_number = survey.largest_number.max(number);
             continue;
         }
-        let Some((log_id, number)) = parse_file_name(name) else { continue };
+        let Some((log_id, number)) = parse_any_file_name(name) else { continue };
         if survey.log_id.is_some_and(|known| known != log_id) {
             return Err(StorageError::Foreign {
                 path,
@@ -71,8 +77,12 @@ pub(super) fn survey(
             });
         }
         survey.log_id = Some(log_id);
-        survey.largest_number = survey.largest_number.max(number);
         let found = look(disk, path, log_id, number, options)?;
+        if is_history(number) {
+            survey.history.insert(number, found);
+            continue;
+        }
+        survey.largest_number = survey.largest_number.max(number);
         survey.files.insert(number, found);
     }
     Ok(survey)
@@ -137,9 +147,25 @@ fn check_owner(
 }
 
 impl Survey {
-    /// Returns the bytes of the segments of the chain.
-    pub(super) fn used_bytes(&self, chain: &[u64]) -> u64 {
-        chain.iter().filter_map(|number| self.files.get(number)).map(|found| found.len).sum()
+    /// Returns the files of segments that a cleaning has replaced, or was about to make.
+    pub(super) fn replaced(&self, resume: &Resume) -> Vec<PathBuf> {
+        let named = |number: &u64| resume.spared_len(*number).is_some();
+        let old = self
+            .files
+            .iter()
+            .filter(|(number, found)| **number < resume.segment && found.page != Page::Zero);
+        let all = old.chain(&self.history).filter(|(number, _)| !named(number));
+        all.map(|(_, found)| found.path.clone()).collect()
+    }
+
+    /// Returns a segment of either kind.
+    pub(super) fn any(&self, number: u64) -> Option<&Found> {
+        self.files.get(&number).or_else(|| self.history.get(&number))
+    }
+
+    /// Returns the bytes of segments.
+    pub(super) fn used_bytes(&self, numbers: impl Iterator<Item = u64>) -> u64 {
+        numbers.filter_map(|number| self.any(number)).map(|found| found.len).sum()
     }
 }
 

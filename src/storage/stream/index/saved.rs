@@ -5,7 +5,12 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
-    super::{sidecar, sidecar::SegmentTracks, track::Track},
+    super::{
+        marks::Marks,
+        sidecar::{self, SegmentTracks},
+        track::Track,
+        usage::Usage,
+    },
     Bounds, Partition, StreamIndex,
 };
 use crate::storage::{
@@ -28,6 +33,16 @@ impl StreamIndex {
                 to.put_number(*segment);
                 to.put_number(*first);
             }
+            to.put_number(partition.cleaned_end);
+            to.push(partition.marks.is_some().into());
+            if let Some(marks) = &partition.marks {
+                marks.save(&mut to);
+            }
+        }
+        to.put_number(self.usage.len() as u64);
+        for (segment, usage) in &self.usage {
+            to.put_number(*segment);
+            usage.save(&mut to);
         }
         // Their sidecars may be of another history: they were not compared yet.
         to.put_number(self.waiting.len() as u64);
@@ -62,7 +77,13 @@ impl StreamIndex {
             for _ in 0..from.count()? {
                 segments.push((from.number()?, from.number()?));
             }
-            index.partitions.insert(number, Partition { bounds, segments });
+            let cleaned_end = from.number()?;
+            let marks = if from.flag()? { Some(Marks::load(&mut from)?) } else { None };
+            let partition = Partition { bounds, segments, cleaned_end, marks };
+            index.partitions.insert(number, partition);
+        }
+        for _ in 0..from.count()? {
+            index.usage.insert(from.number()?, Usage::load(&mut from)?);
         }
         for _ in 0..from.count()? {
             index.waiting.push_back(from.number()?);

@@ -19,7 +19,7 @@ pub(super) struct Chained {
 impl Chained {
     /// Follows the newest segment back to the first; where one is missing, what is older.
     pub(super) fn of(survey: &Survey, dir: &Path) -> Result<Self, StorageError> {
-        let error = match chain::walk(survey, dir) {
+        let error = match chain::walk(survey, None, dir) {
             Ok(numbers) => return Ok(Self { numbers, error: None }),
             Err(error @ StorageError::Corrupt { .. }) => error,
             Err(other) => return Err(other),

@@ -79,6 +79,7 @@ pub fn verify(
         tail_cache_bytes: 0,
         producer_bytes_max: PRODUCER_BYTES_MAX,
         checkpoint_bytes: u64::MAX,
+        tombstone_grace_ms: u64::MAX,
     };
     match Shard::judge(Arc::clone(disk), dir, &options, &mut rng, 0) {
         Ok(_) => {}

@@ -1,4 +1,4 @@
-//! What a shard's leader does by itself: tombstones for keys whose time is over.
+//! Tombstones for keys whose time is over.
 //!
 //! A key that is expired is gone for readers as soon as the log's time says so; its tombstone frees what
 //! the index keeps of it. The first one of a group also carries the log's time on, where nothing else is
@@ -6,12 +6,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prkdb_types::headers::Operation;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::core::{Node, ShardHandle};
-use crate::storage::sequencer::WriteRequest;
+use crate::{
+    node::{
+        core::{Node, ShardHandle},
+        outcome::WrittenKind,
+    },
+    storage::sequencer::WriteRequest,
+};
 
 /// So often it is looked for keys that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -57,12 +63,13 @@ async fn sweep(node: &Node, handle: &ShardHandle) -> bool {
         partition: expired.partition,
         collection: expired.collection,
         keys: expired.keys,
+        reason: Operation::Expired,
     };
     let deadline = Some(Instant::now() + WRITE_LIMIT);
     match node.write(handle.number, request, deadline).await {
         Ok(written) => {
             debug!(shard = handle.number, count, revision = written.revision, "keys expired");
-            written.kind == super::outcome::WrittenKind::Appended
+            written.kind == WrittenKind::Appended
         }
         Err(failure) => {
             debug!(shard = handle.number, count, %failure, "expired keys are swept later");

@@ -1,0 +1,63 @@
+//! `Collections.Truncate`: partitions begin later.
+
+use prkdb_proto::v1::{
+    self, truncate_collection_reply as reply, truncate_collection_request::Before,
+};
+use prkdb_types::command::PartitionPlace;
+
+use super::collections::invalid;
+use crate::{
+    node::{
+        Node,
+        outcome::Failure,
+        read::{Position, resolve},
+        router::Route,
+        trim,
+    },
+    storage::TrimPoint,
+};
+
+/// Serves one request.
+pub(super) async fn serve(
+    node: &Node,
+    request: &v1::TruncateCollectionRequest,
+) -> Result<v1::TruncateCollectionReply, Failure> {
+    let route = node.route(&request.name)?;
+    let before = request.before.as_ref().ok_or_else(|| invalid("it does not say before what"))?;
+    let places = match request.partition {
+        Some(number) => vec![route.place(number)?],
+        None => route.collection.partitions.clone(),
+    };
+    let mut partitions = Vec::with_capacity(places.len());
+    for place in places {
+        partitions.push(truncate(node, &route, place, before).await?);
+    }
+    Ok(v1::TruncateCollectionReply { partitions })
+}
+
+async fn truncate(
+    node: &Node,
+    route: &Route,
+    place: PartitionPlace,
+    before: &Before,
+) -> Result<reply::Partition, Failure> {
+    let handle = node.shard(place.shard)?;
+    handle.read_barrier().await?;
+    let position = match before {
+        Before::Offset(offset) => Position::Offset(*offset),
+        Before::TimestampMs(time_ms) => Position::Time(*time_ms),
+    };
+    let found = resolve(node, place, position)?;
+    let (from, end) = (found.bounds.log_start, found.bounds.high_watermark);
+    let log_start = found.offset.clamp(from, end);
+    let trimmed = log_start - from;
+    if trimmed > 0 {
+        let stats = handle.shard.partition_state(place.partition).unwrap_or_default();
+        // About: records of one partition are of one kind.
+        let bytes = u128::from(stats.size_bytes) * u128::from(trimmed) / u128::from(end - from);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let partition = (place.partition, route.collection.id);
+        trim(node, handle, partition, TrimPoint { log_start, bytes }).await?;
+    }
+    Ok(reply::Partition { number: place.number, log_start, trimmed })
+}

@@ -1,0 +1,136 @@
+//! Cleans a shard's log: on a thread of its own, at a pace that leaves the disk to the writers.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+
+use crate::{
+    node::{NodeError, driver::Checkpointer, fatal::Fatal, metrics::Metrics, raft::Group},
+    storage::{CleanJob, CleanStep, Shard, clock::Clock},
+};
+
+/// So often it is looked for what could be cleaned.
+const LOOK_EVERY: Duration = Duration::from_millis(1000);
+/// After a cleaning that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Bytes that are read before it is looked at the time.
+const PIECE_BYTES: u64 = 1 << 20;
+/// Half of the time is left to others: a piece is followed by as long a pause as it took, up to this.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// What cleans one shard.
+#[derive(Debug)]
+pub(in crate::node) struct Cleaner {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// What it works with.
+#[derive(Debug)]
+pub(in crate::node) struct CleanerParts {
+    pub(in crate::node) number: u32,
+    pub(in crate::node) shard: Arc<Shard>,
+    pub(in crate::node) group: Arc<Group>,
+    pub(in crate::node) checkpointer: Checkpointer,
+    pub(in crate::node) clock: Arc<dyn Clock>,
+    pub(in crate::node) metrics: Arc<Metrics>,
+    pub(in crate::node) fatal: Fatal,
+    pub(in crate::node) consensus: Handle,
+}
+
+/// It is to stop.
+struct Stopped;
+
+impl Cleaner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// That the system gives none.
+    pub(in crate::node) fn start(parts: CleanerParts) -> std::io::Result<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let name = format!("clean-{}", parts.number);
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let mut pause = LOOK_EVERY;
+            // Anything but the end of the time means that it is to stop.
+            while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                pause = match parts.look(&stopped) {
+                    Ok(pause) => pause,
+                    Err(Stopped) => return,
+                };
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread; a cleaning under way is given up.
+    pub(in crate::node) fn stop(self) {
+        let Self { stop, thread } = self;
+        drop(stop);
+        // A panic of it has ended the process already.
+        let _ended = thread.join();
+    }
+}
+
+impl CleanerParts {
+    fn look(&self, stop: &std::sync::mpsc::Receiver<()>) -> Result<Duration, Stopped> {
+        self.shard.forget_removed();
+        // What is not committed yet is committed by the next checkpoint, if that is worth it.
+        self.checkpointer.wake();
+        match self.shard.next_cleaning() {
+            None => Ok(LOOK_EVERY),
+            Some(CleanStep::Purge(up_to)) => {
+                match self.consensus.block_on(self.group.purge(up_to)) {
+                    Ok(()) => Ok(Duration::ZERO),
+                    Err(error) => {
+                        debug!(shard = self.number, %error, "the log is purged later");
+                        Ok(LOOK_EVERY)
+                    }
+                }
+            }
+            Some(CleanStep::Clean(job)) => self.clean(job, stop),
+        }
+    }
+
+    fn clean(
+        &self,
+        job: CleanJob,
+        stop: &std::sync::mpsc::Receiver<()>,
+    ) -> Result<Duration, Stopped> {
+        let started = self.clock.monotonic();
+        let mut pieces = Pieces { bytes: 0, since: started };
+        let mut is_stopped = false;
+        let written = job.run(&mut |bytes| {
+            pieces.bytes += bytes;
+            if pieces.bytes < PIECE_BYTES || is_stopped {
+                return;
+            }
+            let took = self.clock.monotonic().saturating_sub(pieces.since).min(PAUSE_MAX);
+            is_stopped |=
+                stop.recv_timeout(took) != Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            pieces = Pieces { bytes: 0, since: self.clock.monotonic() };
+        });
+        let done = match written {
+            Ok(done) => done,
+            Err(error) => {
+                warn!(shard = self.number, %error, "the log was not cleaned");
+                return Ok(RETRY_AFTER);
+            }
+        };
+        let (read, written) = (done.read_bytes, done.written_bytes);
+        if let Err(source) = self.shard.cleaned(job, done) {
+            self.fatal.raise(NodeError::Shard { shard: self.number, source });
+            return Err(Stopped);
+        }
+        let took = self.clock.monotonic().saturating_sub(started);
+        self.metrics.cleaned(read, written, took);
+        debug!(shard = self.number, read, written, ms = took.as_millis(), "cleaned");
+        if is_stopped { Err(Stopped) } else { Ok(Duration::ZERO) }
+    }
+}
+
+/// What was read since the last pause.
+struct Pieces {
+    bytes: u64,
+    since: Duration,
+}

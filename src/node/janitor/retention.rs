@@ -1,0 +1,100 @@
+//! The beginnings of partitions go that are beyond a retention, or that somebody truncates.
+//!
+//! Where there is a key index, the keys go first whose latest record would go: each gets a tombstone, on
+//! the condition that it still has that version. Only then the partition begins later.
+
+use std::{sync::Arc, time::Duration};
+
+use prkdb_types::{
+    ShardCommand,
+    command::{ShardChange, Trim},
+    headers::Operation,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{
+    node::{
+        core::{Node, ShardHandle},
+        outcome::Failure,
+    },
+    storage::{TrimPoint, sequencer::WriteRequest},
+};
+
+/// So often it is looked for partitions that hold too much.
+const LOOK_EVERY: Duration = Duration::from_millis(1000);
+/// Keys that are looked at, and that get their tombstones, at once.
+const LOOKS_AT_ONCE: usize = 20_000;
+const KEYS_AT_ONCE: usize = 1000;
+
+/// Trims a shard until `stop`.
+pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
+    let mut leading = handle.leading();
+    loop {
+        let next = async {
+            tokio::time::sleep(LOOK_EVERY).await;
+            leading.wait_for(|term| *term != 0).await.is_ok()
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            leads = next => if !leads { return },
+        }
+        let now_ms = node.clock().wall_ms().max(handle.shard.log_time_ms());
+        for overdue in handle.shard.overdue(now_ms) {
+            let partition = (overdue.partition, overdue.collection);
+            let trimmed = tokio::select! {
+                () = stop.cancelled() => return,
+                trimmed = trim(&node, &handle, partition, overdue.point) => trimmed,
+            };
+            if let Err(failure) = trimmed {
+                debug!(shard = handle.number, partition = overdue.partition, %failure, "trimmed later");
+            }
+        }
+    }
+}
+
+/// Lets a partition begin later, keys first.
+///
+/// # Errors
+/// Those of the writes; some may be done then.
+///
+/// Cancel safety: what is written is right by itself.
+pub(crate) async fn trim(
+    node: &Node,
+    handle: &ShardHandle,
+    (partition, collection): (u32, u32),
+    point: TrimPoint,
+) -> Result<(), Failure> {
+    sweep_before(node, handle, (partition, collection), point.log_start).await?;
+    let TrimPoint { log_start, bytes } = point;
+    let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
+    let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
+    let timestamp_ms = node.clock().wall_ms();
+    let request = WriteRequest::Control { commands, timestamp_ms };
+    let written = node.write(handle.number, request, None).await?;
+    debug!(shard = handle.number, partition, log_start, revision = written.revision, "trimmed");
+    Ok(())
+}
+
+async fn sweep_before(
+    node: &Node,
+    handle: &ShardHandle,
+    place: (u32, u32),
+    log_start: u64,
+) -> Result<(), Failure> {
+    let (partition, collection) = place;
+    let mut behind: Option<Vec<u8>> = None;
+    loop {
+        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
+        let (found, last) = handle.shard.keys_before(place, log_start, behind.as_deref(), at_once);
+        if !found.keys.is_empty() {
+            let (keys, reason) = (found.keys, Operation::Trimmed);
+            let request = WriteRequest::Sweep { partition, collection, keys, reason };
+            node.write(handle.number, request, None).await?;
+        }
+        let Some(last) = last else { return Ok(()) };
+        behind = Some(last);
+        // Others get their turn.
+        tokio::task::yield_now().await;
+    }
+}

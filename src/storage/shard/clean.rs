@@ -1,0 +1,387 @@
+//! What nobody can need any more is taken out of the log: physical cleaning, beside the writer.
+//!
+//! 1. A run of neighbouring segments is chosen of which a large part is needless, all below the last
+//!    checkpoint. If Raft may still ask for them, the purge mark has to be moved first.
+//! 2. What is left of them is written into one history segment, which is synced.
+//! 3. The key index is pointed at it, in small steps; then the index of streams.
+//! 4. The next checkpoint has both, and its manifest names the history segment and not what it replaces:
+//!    that commits the cleaning. Then the old files are removed.
+//!
+//! A crash before the fourth step leaves the log as it was, and a file that the next start removes.
+
+mod left;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use self::left::{Left, View};
+use super::Shard;
+use crate::storage::{
+    StorageError,
+    bug::bug,
+    kv::state::DECOMPRESSED_BYTES_MAX,
+    log::{
+        Entries, HistoryWriter, Home, Place, Segment, Stretch,
+        entry::{Entry, Item, LogId, Payload, batch_positions},
+        is_history,
+    },
+    stream::{Replacement, StreamIndex, Track, Usage},
+};
+use prkdb_types::DecompressLimit;
+
+/// A segment is worth cleaning if such a part of its records is needless.
+const NEEDLESS_PERCENT: u64 = 40;
+/// Keys that are pointed elsewhere while apply waits.
+const KEYS_AT_ONCE: usize = 256;
+
+/// What cleaning does next.
+#[derive(Debug)]
+pub enum CleanStep {
+    /// The purge mark must be moved to here first.
+    Purge(LogId),
+    /// This can be done.
+    Clean(CleanJob),
+}
+
+/// Work on one cleaning.
+#[derive(Debug)]
+pub struct CleanJob {
+    home: Home,
+    number: u64,
+    sources: Vec<Source>,
+    view: View,
+}
+
+/// A segment that is replaced.
+#[derive(Debug)]
+struct Source {
+    segment: Arc<Segment>,
+    /// What of it is alive; of a history segment everything.
+    stretches: Vec<Stretch>,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct CleanDone {
+    /// `None`: nothing is left.
+    segment: Option<Arc<Segment>>,
+    tracks: BTreeMap<u32, Track>,
+    usage: Usage,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Bytes that were written.
+    pub written_bytes: u64,
+}
+
+impl CleanJob {
+    /// Writes what is left of the segments. `pace` hears how many bytes were read since it was called
+    /// last, and may wait.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`]: nothing was changed then.
+    pub fn run(&self, pace: &mut dyn FnMut(u64)) -> Result<CleanDone, StorageError> {
+        let mut writer = HistoryWriter::create(&self.home, self.number)?;
+        let mut done = CleanDone {
+            segment: None,
+            tracks: BTreeMap::new(),
+            usage: Usage::default(),
+            read_bytes: 0,
+            written_bytes: 0,
+        };
+        let written = self
+            .sources
+            .iter()
+            .try_for_each(|source| self.write_source(source, &mut writer, &mut done, pace));
+        if let Err(error) = written {
+            writer.abandon(self.home.disk.as_ref());
+            return Err(error);
+        }
+        if done.written_bytes == 0 {
+            writer.abandon(self.home.disk.as_ref());
+        } else {
+            done.segment = Some(writer.finish(&self.home)?);
+        }
+        Ok(done)
+    }
+
+    fn write_source(
+        &self,
+        source: &Source,
+        writer: &mut HistoryWriter,
+        done: &mut CleanDone,
+        pace: &mut dyn FnMut(u64),
+    ) -> Result<(), StorageError> {
+        let number = u32::try_from(source.segment.number).unwrap_or(u32::MAX);
+        let mut entries = source.entries()?;
+        while let Some((position, header, item)) = entries.next()? {
+            done.read_bytes += header.total_bytes();
+            pace(header.total_bytes());
+            let Item::Entry(entry) = item else { continue };
+            let position = u32::try_from(position).unwrap_or(u32::MAX);
+            let place = Place { segment: number, position };
+            let Left { entry: Some(entry), tombstones } = self.view.left_of(&entry, place)? else {
+                continue;
+            };
+            done.usage.tombstones += tombstones;
+            if let Payload::Normal(write) = &entry.payload {
+                let records = write.frames.iter().map(|it| it.batch.header().record_count());
+                done.usage.records += records.map(u64::from).sum::<u64>();
+                done.usage.last_ms = done.usage.last_ms.max(write.append_time_ms);
+            }
+            done.written_bytes += entry.encoded_bytes();
+            // The clone shares the batches.
+            let position = writer.push(&header, entry.clone())?;
+            let place = Place {
+                segment: u32::try_from(self.number).unwrap_or(u32::MAX),
+                position: u32::try_from(position).unwrap_or(u32::MAX),
+            };
+            StreamIndex::track(&mut done.tracks, &entry, place);
+        }
+        Ok(())
+    }
+
+    fn run_numbers(&self) -> Vec<u64> {
+        self.sources.iter().map(|source| source.segment.number).collect()
+    }
+}
+
+impl Source {
+    fn entries(&self) -> Result<Entries, StorageError> {
+        if is_history(self.segment.number) {
+            return Ok(Entries::of_history(&self.segment));
+        }
+        Entries::of_log(&self.segment, &self.stretches)
+    }
+}
+
+/// A segment, as far as cleaning goes by it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    number: u64,
+    bytes: u64,
+    needless: u64,
+    records: u64,
+}
+
+impl Candidate {
+    fn is_worth_it(&self) -> bool {
+        self.records == 0 || self.needless * 100 >= self.records * NEEDLESS_PERCENT
+    }
+
+    fn left_bytes(&self) -> u64 {
+        let left = self.records.saturating_sub(self.needless);
+        let of = u128::from(self.bytes) * u128::from(left) / u128::from(self.records.max(1));
+        u64::try_from(of).unwrap_or(u64::MAX)
+    }
+}
+
+impl Shard {
+    /// Returns what cleaning does next; `None` where nothing is worth it.
+    pub fn next_cleaning(&self) -> Option<CleanStep> {
+        // Room that is not given back yet comes first: the next checkpoint has it.
+        if !self.checkpoints().retired.is_empty() {
+            return None;
+        }
+        let (candidates, tombstones_go) = self.candidates()?;
+        let run = choose(&candidates, self.segment_bytes_max)?;
+        let log = self.log();
+        if let Some(number) = run.iter().rev().find(|number| !log.is_retired(**number)) {
+            let purged = log.state().purged.map(|mark| mark.index);
+            // One that was moved there already waits for the next checkpoint.
+            let up_to = log.last_of(*number).filter(|last| purged < Some(last.index));
+            return up_to.map(CleanStep::Purge);
+        }
+        let (disk, dir, log_id) = log.home();
+        let home = Home {
+            disk,
+            dir: dir.to_path_buf(),
+            shard: self.number,
+            cluster_id: self.cluster_id,
+            log_id,
+        };
+        let source = |number: &u64| {
+            let segment = self.segments.get(*number)?;
+            Some(Source { segment, stretches: log.stretches_in(*number) })
+        };
+        let sources: Option<Vec<Source>> = run.iter().map(source).collect();
+        drop(log);
+        let number = self.next_history.fetch_add(1, Ordering::Relaxed);
+        let view = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
+        Some(CleanStep::Clean(CleanJob { home, number, sources: sources?, view }))
+    }
+
+    /// Returns the segments that may be cleaned, in the order of the log, and whether their tombstones may
+    /// go: only where nothing before them holds what a tombstone is there to hide.
+    fn candidates(&self) -> Option<(Vec<Candidate>, bool)> {
+        let (applied, _) = self.last_checkpoint()?;
+        let resume = self.log().segment_of(applied.index)?;
+        let log_time_ms = self.log_time_ms();
+        let grace_ms = i64::try_from(self.tombstone_grace_ms).unwrap_or(i64::MAX);
+        let stream = self.stream();
+        let mut candidates = Vec::new();
+        let mut hides_nothing = true;
+        for (number, bytes) in self.segments.sealed_before(resume) {
+            let Some(usage) = stream.usage_of(number) else { break };
+            let is_old = usage.last_ms.saturating_add(grace_ms) <= log_time_ms;
+            let needless = usage.needless(hides_nothing && is_old);
+            hides_nothing &= usage.dead == 0;
+            candidates.push(Candidate { number, bytes, needless, records: usage.records });
+        }
+        Some((candidates, hides_nothing))
+    }
+
+    /// Puts what was written into the place of what it was made of. Writers and readers go on.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`], from reading what was just written. The shard must
+    /// not go on then: a start finds it as it was before.
+    pub fn cleaned(&self, job: CleanJob, done: CleanDone) -> Result<(), StorageError> {
+        let run = job.run_numbers();
+        let CleanDone { segment, tracks, mut usage, .. } = done;
+        if let Some(segment) = &segment {
+            self.segments.show(segment);
+            let relocated = self.relocate(&job.view, &run, segment);
+            // No checkpoint may have an index that points at what no manifest names.
+            self.checkpoints().is_broken |= relocated.is_err();
+            usage.dead = relocated?;
+        }
+        let number = segment.as_ref().map(|segment| segment.number);
+        {
+            let mut known = self.checkpoints();
+            // Nothing is applied, and no checkpoint taken, between the two.
+            let _state = self.state();
+            self.stream().replace(Replacement { run: run.clone(), number, tracks, usage });
+            self.segments.replace(&run, number);
+            known.is_cleaned = true;
+            known.retired.extend(job.sources.into_iter().map(|source| source.segment));
+        }
+        self.log().drop_segments(&run);
+        if bug!(RemovedBeforeCheckpoint) {
+            let retired = self.checkpoints().retired.clone();
+            self.remove_files(&retired);
+        }
+        Ok(())
+    }
+
+    /// Points the key index at a history segment, key by key as far as they still stand where it was made
+    /// of. Returns how many of its records are not the latest of their keys any more.
+    fn relocate(&self, view: &View, run: &[u64], segment: &Segment) -> Result<u64, StorageError> {
+        let number = u32::try_from(segment.number).unwrap_or(u32::MAX);
+        let mut entries = Entries::of_history(segment);
+        let mut dead = 0;
+        while let Some((position, header, item)) = entries.next()? {
+            let Item::Entry(Entry { payload: Payload::Normal(write), .. }) = item else { continue };
+            let position = u32::try_from(position).unwrap_or(u32::MAX);
+            for (frame, at) in write.frames.iter().zip(batch_positions(&write)) {
+                let Some((collection, is_compacted)) = view.keyed(frame.partition) else {
+                    continue;
+                };
+                let failed = |error: prkdb_types::BatchError| StorageError::Apply {
+                    index: header.index,
+                    reason: error.to_string(),
+                };
+                let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
+                let records = frame.batch.records(limit).map_err(failed)?;
+                let mut records = records.iter();
+                let mut is_done = false;
+                while !is_done {
+                    // Apply waits for no more than this.
+                    let mut state = self.state();
+                    for _ in 0..KEYS_AT_ONCE {
+                        let start = records.position();
+                        let Some(record) = records.next() else {
+                            is_done = true;
+                            break;
+                        };
+                        let record = record.map_err(failed)?;
+                        let (Some(key), Some(_)) = (record.key, record.value) else { continue };
+                        let version = (frame.partition, record.offset);
+                        let to = (number, position + at, start);
+                        let is_latest = !bug!(CleanForgetsKeys)
+                            && state.relocate(collection, key, version, run, to);
+                        dead += u64::from(is_compacted && !is_latest);
+                    }
+                    self.publish(&mut state);
+                }
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Removes the files of segments that no manifest names any more, and their sidecars. What cannot be
+    /// removed is, by the next start.
+    pub(super) fn remove_files(&self, gone: &[Arc<Segment>]) {
+        let disk = self.log().home().0;
+        for segment in gone {
+            let _removed = disk.remove(&segment.path);
+            let _removed = disk.remove(&segment.path.with_extension("index"));
+        }
+        let bytes = gone.iter().filter_map(|segment| segment.sealed_len()).sum();
+        self.log().gave_back(bytes);
+    }
+
+    /// Lets go of segments that were removed: readers that still looked there are done. To be called now
+    /// and then, not more often than a read takes.
+    pub fn forget_removed(&self) {
+        let gone = std::mem::take(&mut self.checkpoints().gone);
+        for segment in gone {
+            self.segments.remove(segment.number);
+        }
+    }
+}
+
+/// Chooses neighbours that are worth cleaning, so that what is left of them fits into one segment: the one
+/// with the most needless records, and those beside it that are worth it too or small.
+fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<u64>> {
+    let (best, _) = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, it)| it.is_worth_it())
+        .max_by_key(|(_, it)| (it.needless, it.bytes))?;
+    let is_good = |it: &Candidate| it.is_worth_it() || it.left_bytes() < bytes_max / 8;
+    let mut left = candidates.get(best)?.left_bytes();
+    let (mut first, mut end) = (best, best + 1);
+    loop {
+        let before = first.checked_sub(1).and_then(|at| candidates.get(at));
+        let fits = |it: &&Candidate| is_good(it) && left + it.left_bytes() <= bytes_max;
+        if let Some(next) = candidates.get(end).filter(fits) {
+            left += next.left_bytes();
+            end += 1;
+        } else if let Some(next) = before.filter(fits) {
+            left += next.left_bytes();
+            first -= 1;
+        } else {
+            break;
+        }
+    }
+    Some(candidates.get(first..end)?.iter().map(|it| it.number).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(number: u64, records: u64, needless: u64) -> Candidate {
+        Candidate { number, bytes: records * 10, needless, records }
+    }
+
+    #[test]
+    fn neighbours_are_cleaned_together_as_far_as_what_is_left_fits() {
+        let all = [
+            candidate(1, 100, 10),
+            candidate(2, 100, 90),
+            candidate(3, 100, 100),
+            candidate(4, 100, 50),
+            candidate(5, 100, 0),
+        ];
+        assert_eq!(choose(&all, 10_000), Some(vec![1, 2, 3, 4, 5]), "all are small");
+        assert_eq!(choose(&all, 1000), Some(vec![2, 3, 4]));
+        assert_eq!(choose(&all, 500), Some(vec![3, 4]));
+        assert_eq!(choose(&all, 499), Some(vec![3]));
+        assert_eq!(choose(&all[..1], 10_000), None);
+        assert_eq!(choose(&[], 1), None);
+        assert_eq!(choose(&[candidate(9, 0, 0)], 1), Some(vec![9]), "it holds nothing");
+    }
+}

@@ -1,0 +1,63 @@
+//! What may go of partitions because of its age or size, and keys that would go with it.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::Shard;
+use crate::storage::{kv::state::Expired, stream::TrimPoint};
+
+/// A partition whose beginning may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The partition's number in frames.
+    pub partition: u32,
+    /// Its collection.
+    pub collection: u32,
+    /// Where it could begin.
+    pub point: TrimPoint,
+}
+
+impl Shard {
+    /// Returns the partitions that hold more than their retention says, at a time of the log.
+    pub fn overdue(&self, now_ms: i64) -> Vec<Overdue> {
+        let catalog = self.catalog();
+        let limited = catalog.partitions.values();
+        let limited = limited.filter(|put| put.retention_ms > 0 || put.retention_bytes > 0);
+        let stream = self.stream();
+        let overdue = limited.filter_map(|put| {
+            let cutoff_ms =
+                (put.retention_ms > 0).then(|| now_ms.saturating_sub_unsigned(put.retention_ms));
+            let bytes_max = (put.retention_bytes > 0).then_some(put.retention_bytes);
+            let point = stream.overdue(put.partition, cutoff_ms, bytes_max)?;
+            Some(Overdue { partition: put.partition, collection: put.collection, point })
+        });
+        overdue.collect()
+    }
+
+    /// Returns keys of a partition, behind one, whose latest record stands before an offset; and the last
+    /// key that was looked at, if there may be more.
+    pub fn keys_before(
+        &self,
+        (partition, collection): (u32, u32),
+        log_start: u64,
+        behind: Option<&[u8]>,
+        (looks_max, keys_max): (usize, usize),
+    ) -> (Expired, Option<Vec<u8>>) {
+        let mut found = Expired { collection, partition, keys: Vec::new() };
+        let Some(snapshot) = self.scan(collection) else { return (found, None) };
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut keys = snapshot.every(from);
+        let mut key = Vec::new();
+        for _ in 0..looks_max {
+            let Some(leaf) = keys.next_into(&mut key) else { return (found, None) };
+            if leaf.partition == partition && leaf.version < log_start {
+                found.keys.push((Bytes::copy_from_slice(&key), leaf.version));
+                if found.keys.len() == keys_max {
+                    break;
+                }
+            }
+        }
+        (found, Some(key))
+    }
+}

@@ -1,0 +1,130 @@
+//! Logs that are cleaned: what is needless goes and gives its room back, and nothing else does, whenever
+//! the power goes.
+
+use std::{ops::Bound, path::Path};
+
+use prkdb::storage::{
+    ValueReader,
+    bug::{self, Bug},
+    disk::sim::SimDisk,
+};
+
+use super::{
+    damage::files_of,
+    oracle::{Tally, Where, apply_rest, check_cleaned, check_shard},
+    power::say,
+    rig::DIR,
+    shard::{CHECKPOINT_BYTES, COLLECTION, checkpoint, open_with, run_cleaned, run_with},
+};
+
+#[test]
+fn a_cleaned_shard_is_that_of_the_model_after_any_power_cut() {
+    let mut tally = Tally::default();
+    check_cleaned(1, 130, Where::Everywhere, &mut tally).unwrap();
+    for seed in 2..=9 {
+        check_cleaned(seed, 150, Where::InCleanings, &mut tally).unwrap();
+    }
+    let (crashes, disks, inside) = (tally.crashes, tally.distinct(), tally.in_cleanings);
+    say(&format!("cleaning: {crashes} crashes, {disks} distinct disks"));
+    say(&format!("cleaning: {inside} disks inside of one, up to its checkpoint"));
+    assert!(inside >= 2000, "{inside} disks inside of a cleaning");
+}
+
+fn log_bytes(disk: &SimDisk) -> usize {
+    let of_log = |name: &str| name.ends_with(".log") || name.ends_with(".history");
+    files_of(disk).iter().filter(|(name, _)| of_log(name)).map(|(_, bytes)| bytes.len()).sum()
+}
+
+fn bytes_of_both(entries: usize) -> (usize, usize) {
+    let cleaned = run_cleaned(7, entries);
+    let kept = run_with(7, entries, CHECKPOINT_BYTES);
+    (log_bytes(&cleaned.disk), log_bytes(&kept.disk))
+}
+
+#[test]
+fn what_is_needless_gives_its_room_back() {
+    let (cleaned, kept) = bytes_of_both(1500);
+    say(&format!("1500 entries: {kept} bytes, cleaned {cleaned}"));
+    // The records of one of three partitions with keys stay.
+    assert!(cleaned * 10 < kept * 6, "{cleaned} of {kept} bytes are left");
+    let planted = bug::plant(Bug::CleanKeepsReplaced);
+    let (cleaned, kept) = bytes_of_both(1500);
+    drop(planted);
+    say(&format!("planted CleanKeepsReplaced: {cleaned} of {kept} bytes"));
+    assert!(cleaned * 10 >= kept * 6, "{cleaned} of {kept} bytes: the check above must see this");
+}
+
+#[test]
+fn planted_cleanings_are_caught() {
+    for planted in
+        [Bug::CleanForgetsTombstones, Bug::CleanForgetsKeys, Bug::RemovedBeforeCheckpoint]
+    {
+        let guard = bug::plant(planted);
+        let found = (4..=7).try_for_each(|seed| {
+            let run = || check_cleaned(seed, 130, Where::Everywhere, &mut Tally::default());
+            // What a shard refuses while it is loaded is caught as well.
+            std::panic::catch_unwind(run).unwrap_or_else(|_| Err("the load panicked".to_owned()))
+        });
+        drop(guard);
+        say(&format!("planted {planted:?}: {found:?}"));
+        assert!(found.is_err(), "{planted:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_reads_what_was_cleaned_away_since() {
+    let mut load = run_cleaned(3, 60);
+    let snapshot = load.shard.scan(COLLECTION).unwrap();
+    let all = || snapshot.range(Bound::Unbounded, Bound::Unbounded);
+    let read = || {
+        let mut values = ValueReader::new(&snapshot);
+        all().map(|(key, leaf)| (key, values.read(leaf).unwrap())).collect::<Vec<_>>()
+    };
+    let before = read();
+    assert!(!before.is_empty());
+    let segments = |disk: &SimDisk| -> Vec<String> {
+        files_of(disk).into_iter().map(|(name, _)| name).filter(|n| n.ends_with(".log")).collect()
+    };
+    let had = segments(&load.disk);
+    load.go_on(400);
+    // What was written takes its place, and is committed.
+    load.clean();
+    load.go_on(420);
+    let has = segments(&load.disk);
+    assert!(had.iter().all(|name| !has.contains(name)), "all of them were replaced: {has:?}");
+    assert_eq!(read(), before);
+}
+
+#[test]
+fn sidecars_of_history_are_made_again_from_it() {
+    let load = run_cleaned(5, 300);
+    load.shard.mark_synced();
+    load.drive();
+    checkpoint(&load.shard);
+    let disk = load.disk.clone_image();
+    let sidecars = files_of(&disk).into_iter().map(|(name, _)| name);
+    let sidecars: Vec<_> = sidecars.filter(|name| name.ends_with(".index")).collect();
+    assert!(!sidecars.is_empty());
+    for name in sidecars {
+        prkdb::storage::disk::Disk::remove(&disk, &Path::new(DIR).join(name)).unwrap();
+    }
+    let shard = open_with(&disk, CHECKPOINT_BYTES);
+    apply_rest(&shard).unwrap();
+    let count = load.models.len();
+    check_shard(&shard, &load, (count, count)).unwrap();
+}
+
+#[test]
+fn without_its_checkpoint_a_cleaned_log_is_refused_and_not_read_in_part() {
+    let load = run_cleaned(5, 300);
+    load.shard.mark_synced();
+    load.drive();
+    let is_ours = |name: &str| name == "MANIFEST" || name.ends_with(".checkpoint");
+    for (name, bytes) in files_of(&load.disk).into_iter().filter(|(name, _)| is_ours(name)) {
+        let disk = load.disk.clone_image();
+        disk.flip_bit(&Path::new(DIR).join(&name), bytes.len() as u64 / 2, 3).unwrap();
+        let error = super::shard::try_open_with(&disk, CHECKPOINT_BYTES).unwrap_err();
+        say(&format!("{name}: {error}"));
+        assert!(error.to_string().contains("corrupt"), "{name}: {error}");
+    }
+}
