@@ -1,12 +1,13 @@
 //! Logs that are cleaned: what is needless goes and gives its room back, and nothing else does, whenever
 //! the power goes.
 
-use std::{ops::Bound, path::Path};
+use std::{ops::Bound, path::Path, sync::Arc};
 
 use prkdb::storage::{
     ValueReader,
     bug::{self, Bug},
-    disk::sim::SimDisk,
+    disk::{Disk, sim::SimDisk},
+    log::inspect::{self, Depth, LogOwner},
 };
 
 use super::{
@@ -106,12 +107,41 @@ fn sidecars_of_history_are_made_again_from_it() {
     let sidecars: Vec<_> = sidecars.filter(|name| name.ends_with(".index")).collect();
     assert!(!sidecars.is_empty());
     for name in sidecars {
-        prkdb::storage::disk::Disk::remove(&disk, &Path::new(DIR).join(name)).unwrap();
+        disk.remove(&Path::new(DIR).join(name)).unwrap();
     }
     let shard = open_with(&disk, CHECKPOINT_BYTES);
     apply_rest(&shard).unwrap();
     let count = load.models.len();
     check_shard(&shard, &load, (count, count)).unwrap();
+}
+
+#[test]
+fn a_cleaned_log_is_looked_at_whole_and_its_damage_is_found() {
+    let load = run_cleaned(5, 300);
+    load.shard.mark_synced();
+    load.drive();
+    let verify = |disk: &SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let owner = LogOwner { shard: 1, cluster_id: [5; 16] };
+        inspect::verify(&disk, Path::new(DIR), owner, Depth::Records).unwrap()
+    };
+    let report = verify(&load.disk.clone_image());
+    assert!(report.damage.is_none(), "{:?}", report.damage);
+    assert_eq!(report.last.unwrap().index + 1, load.models.len() as u64);
+    let of_history = |name: &str| name.ends_with(".history");
+    let mut flips = 0;
+    for (name, bytes) in files_of(&load.disk).into_iter().filter(|(name, _)| of_history(name)) {
+        let path = Path::new(DIR).join(&name);
+        for position in (4096..bytes.len()).step_by(37) {
+            let disk = load.disk.clone_image();
+            disk.flip_bit(&path, position as u64, u8::try_from(position % 8).unwrap()).unwrap();
+            let damage = verify(&disk).damage;
+            assert!(damage.is_some_and(|damage| damage.path == path), "{name} at {position}");
+            flips += 1;
+        }
+    }
+    say(&format!("cleaned logs: {flips} bits of history flipped, each found"));
+    assert!(flips > 100, "{flips} flips");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn look_each(
     visit: &mut dyn FnMut(&Visited<'_>) -> ControlFlow<()>,
 ) -> Result<LogReport, StorageError> {
     let disk = read_only(disk);
-    inspect::inspect(disk.as_ref(), Path::new(DIR), owner(), Depth::Records, visit)
+    inspect::inspect(&disk, Path::new(DIR), owner(), Depth::Records, visit)
 }
 
 fn look(disk: &SimDisk) -> Result<LogReport, StorageError> {
@@ -290,7 +290,8 @@ fn check_repair(damaged: &SimDisk) {
     copied.create_dir(to).unwrap();
     inspect::copy_log(&copied, &report, Some(&plan), to, 77).unwrap();
     let mut visit = |_: &Visited<'_>| ControlFlow::Continue(());
-    let copy = inspect::inspect(&copied, to, owner(), Depth::Records, &mut visit).unwrap();
+    let on: Arc<dyn Disk> = Arc::new(copied.clone());
+    let copy = inspect::inspect(&on, to, owner(), Depth::Records, &mut visit).unwrap();
     assert!(copy.damage.is_none() && copy.torn.is_empty(), "{:?}", copy.damage);
     assert_eq!((copy.entries, copy.last), (report.entries, report.last));
     let largest = |report: &LogReport| {

@@ -134,7 +134,7 @@ impl Place {
         mut visit: impl FnMut(&Visited<'_>) -> ControlFlow<()>,
     ) -> LogRead {
         let (path, owner) = (self.dir.shard_path(shard), self.owner(shard));
-        inspect::inspect(self.disk(), &path, owner, Depth::Checksums, &mut visit)
+        inspect::inspect(&self.disk, &path, owner, Depth::Checksums, &mut visit)
     }
 
     /// Reads a log and says whether it is sound.

@@ -27,7 +27,7 @@ fn look(disk: &SimDisk) -> Result<LogReport, StorageError> {
     let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(Arc::new(disk.clone())));
     let owner = LogOwner { shard: rig::options().shard, cluster_id: rig::options().cluster_id };
     let visit = &mut |_: &inspect::Visited<'_>| ControlFlow::Continue(());
-    inspect::inspect(disk.as_ref(), Path::new(DIR), owner, Depth::Records, visit)
+    inspect::inspect(&disk, Path::new(DIR), owner, Depth::Records, visit)
 }
 
 /// Looking and opening say the same of a log.

@@ -69,7 +69,7 @@ pub(super) struct End {
 }
 
 impl End {
-    fn of(resume: &Resume) -> Self {
+    pub(super) fn of(resume: &Resume) -> Self {
         Self {
             segment: resume.segment,
             lsn: resume.lsn,

@@ -6,7 +6,10 @@ use super::super::{
     chain,
     survey::{Found, Survey},
 };
-use crate::storage::{StorageError, log::segment::parse_file_name};
+use crate::storage::{
+    StorageError,
+    log::{resume::Resume, segment::parse_file_name},
+};
 
 /// The segments that can be followed from the first on.
 pub(super) struct Chained {
@@ -18,8 +21,12 @@ pub(super) struct Chained {
 
 impl Chained {
     /// Follows the newest segment back to the first; where one is missing, what is older.
-    pub(super) fn of(survey: &Survey, dir: &Path) -> Result<Self, StorageError> {
-        let error = match chain::walk(survey, None, dir) {
+    pub(super) fn of(
+        survey: &Survey,
+        resume: Option<&Resume>,
+        dir: &Path,
+    ) -> Result<Self, StorageError> {
+        let error = match chain::walk(survey, resume, dir) {
             Ok(numbers) => return Ok(Self { numbers, error: None }),
             Err(error @ StorageError::Corrupt { .. }) => error,
             Err(other) => return Err(other),

@@ -7,12 +7,14 @@
 //! and cuts every byte of a log, and [`verify`] asks opening as well before it calls a log sound.
 //!
 //! - `report`: what is found.
+//! - `cleaned`: what stands before the checkpoint of a log that was cleaned.
 //! - `chained`, `walk`, `tally`: every entry in order, up to where the log ends or breaks.
 //! - `following`: what can still be read behind a break.
 //! - `verdict`: whole, torn or damaged.
 //! - `cut`: ends a log behind an entry; it sets aside and copies, and removes nothing.
 
 mod chained;
+mod cleaned;
 mod cut;
 mod following;
 mod report;

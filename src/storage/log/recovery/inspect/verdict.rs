@@ -23,10 +23,11 @@ use super::{
 use crate::storage::{
     Shard, ShardOptions, StorageError,
     bug::bug,
+    checkpoint::{current, find},
     clock::SeededRng,
     disk::Disk,
     kv::window::PRODUCER_BYTES_MAX,
-    log::{header::Seed, options::LogOptions},
+    log::{Resume, header::Seed, options::LogOptions},
 };
 
 /// Reads the log in `dir` and tells what is there. `disk` should be one that refuses to be changed.
@@ -36,23 +37,56 @@ use crate::storage::{
 /// [`StorageError::Io`], and [`StorageError::Corrupt`] for a whole segment under another's name. All
 /// other damage is in the report.
 pub fn inspect(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     owner: LogOwner,
     depth: Depth,
     visit: &mut Visit<'_>,
 ) -> Result<LogReport, StorageError> {
-    let survey = survey(disk, dir, &options(owner))?;
-    let chain = Chained::of(&survey, dir)?;
-    let mut walk = Walk::new(&survey, depth);
-    walk.read_chain(&chain.numbers, visit)?;
+    let survey = survey(disk.as_ref(), dir, &options(owner))?;
+    let resume = cleaned(disk, dir, owner)?;
+    let chain = Chained::of(&survey, resume.as_ref(), dir)?;
+    let mut walk = Walk::new(&survey, depth, dir);
+    if let Some(resume) = &resume {
+        walk.read_cleaned(resume, visit)?;
+        walk.resume = Some((resume.segment, resume.position));
+    }
+    if walk.broken.is_none() && walk.missing.is_none() && !walk.is_stopped {
+        walk.read_chain(&chain.numbers, visit)?;
+    }
     // Who stopped does not ask what stands behind.
     let behind = if walk.is_stopped { Vec::new() } else { walk.look_behind(&chain.numbers)? };
-    let damage = walk.judge(chain.error)?;
-    let mut report = walk.finish(&chain.numbers, damage, behind);
-    report.segments.extend(quarantined(disk, dir)?);
+    let error = walk.missing.take().or(chain.error);
+    let damage = walk.judge(error)?;
+    let spared = resume.map_or_else(Vec::new, |resume| resume.sealed);
+    let live: Vec<u64> =
+        spared.iter().map(|(number, _)| *number).chain(chain.numbers.iter().copied()).collect();
+    let mut report = walk.finish(&live, damage, behind);
+    report.segments.extend(quarantined(disk.as_ref(), dir)?);
     report.segments.sort_by_key(|segment| segment.number);
     Ok(report)
+}
+
+/// Returns where a log goes on that was cleaned; nothing for any other, and where its checkpoint is of no
+/// use.
+fn cleaned(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    owner: LogOwner,
+) -> Result<Option<Resume>, StorageError> {
+    let manifest = match current(disk.as_ref(), dir, owner.shard, owner.cluster_id) {
+        Ok(manifest) => manifest,
+        Err(StorageError::Corrupt { .. }) => None,
+        Err(other) => return Err(other),
+    };
+    if !manifest.is_some_and(|(manifest, _)| manifest.is_cleaned) {
+        return Ok(None);
+    }
+    match find(disk, dir, owner.shard, owner.cluster_id, PRODUCER_BYTES_MAX) {
+        Ok(opened) => Ok(opened.loaded.map(|loaded| loaded.resume)),
+        Err(StorageError::Corrupt { .. }) => Ok(None),
+        Err(other) => Err(other),
+    }
 }
 
 /// As [`inspect`], and asks what a start would say, manifest and checkpoint included.
@@ -65,7 +99,7 @@ pub fn verify(
     owner: LogOwner,
     depth: Depth,
 ) -> Result<LogReport, StorageError> {
-    let mut report = inspect(disk.as_ref(), dir, owner, depth, &mut |_| ControlFlow::Continue(()))?;
+    let mut report = inspect(disk, dir, owner, depth, &mut |_| ControlFlow::Continue(()))?;
     if report.damage.is_some() {
         return Ok(report);
     }
@@ -115,6 +149,10 @@ impl Walk<'_> {
     fn look_behind(&mut self, chain: &[u64]) -> Result<Vec<Torn>, StorageError> {
         let mut torn = Vec::new();
         for (number, found) in &self.survey.files {
+            if self.resume.is_some_and(|(first, _)| *number < first) {
+                // It lies before the checkpoint, which is above all that it can tell.
+                continue;
+            }
             let (from, is_tail) = match (&self.broken, self.end_in(*number)) {
                 (Some(broken), _) if broken.segment.number == *number => {
                     (broken.position.max(PAGE_END), true)
@@ -207,7 +245,8 @@ impl Walk<'_> {
     fn finish(self, chain: &[u64], damage: Option<Damage>, torn: Vec<Torn>) -> LogReport {
         let in_chain: BTreeSet<u64> = chain.iter().copied().collect();
         let damaged = damage.as_ref().map(|damage| damage.path.clone());
-        let segments = self.survey.files.iter().map(|(number, found)| {
+        let files = self.survey.files.iter().chain(&self.survey.history);
+        let segments = files.map(|(number, found)| {
             let state = match &found.page {
                 Page::Valid(_) if chain.last() == Some(number) => SegmentState::Active,
                 Page::Valid(_) if in_chain.contains(number) => SegmentState::Sealed,

@@ -1,6 +1,6 @@
 //! Every entry of a log in order, up to where it ends or breaks.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc};
 
 use super::{
     super::{
@@ -52,10 +52,15 @@ pub(super) struct Walk<'a> {
     pub(super) tallies: BTreeMap<u64, Tally>,
     pub(super) broken: Option<Break>,
     pub(super) is_stopped: bool,
+    pub(super) dir: &'a Path,
+    /// A segment that the manifest names is not there.
+    pub(super) missing: Option<StorageError>,
+    /// Where reading goes on behind a checkpoint.
+    pub(super) resume: Option<(u64, u64)>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(survey: &'a Survey, depth: Depth) -> Self {
+    pub(super) fn new(survey: &'a Survey, depth: Depth, dir: &'a Path) -> Self {
         let mut walk = Self {
             survey,
             depth,
@@ -68,6 +73,9 @@ impl<'a> Walk<'a> {
             tallies: BTreeMap::new(),
             broken: None,
             is_stopped: false,
+            dir,
+            missing: None,
+            resume: None,
         };
         for header in survey.files.values().filter_map(Found::header) {
             walk.watermark = walk.watermark.max(header.synced_lsn);
@@ -97,7 +105,8 @@ impl<'a> Walk<'a> {
                 self.fold.hard_state.purged = stated;
             }
             let next = chain.get(at + 1).and_then(|number| self.survey.files.get(number));
-            self.tallies.entry(*number).or_default().end = PAGE_END;
+            let tally = self.tallies.entry(*number).or_default();
+            tally.end = tally.end.max(PAGE_END);
             self.read_segment(&segment, found, header, next.and_then(Found::header), visit)?;
             if self.broken.is_some() || self.is_stopped {
                 break;
@@ -115,8 +124,11 @@ impl<'a> Walk<'a> {
         next: Option<&SegmentHeader>,
         visit: &mut Visit<'_>,
     ) -> Result<(), StorageError> {
-        let mut position = PAGE_END;
-        if header.prev_crc != self.end.header_crc || header.first_lsn <= self.end.lsn {
+        let from = self.resume.filter(|(number, _)| *number == segment.number);
+        let mut position = from.map_or(PAGE_END, |(_, position)| position);
+        if from.is_some() {
+            // What stands before was read.
+        } else if header.prev_crc != self.end.header_crc || header.first_lsn <= self.end.lsn {
             let expected = format!("a segment that continues entry {}", self.end.lsn);
             let found = format!("first entry {}", header.first_lsn);
             let error = segment.corrupt(0, &expected, &found);
@@ -164,7 +176,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn stop_at(&mut self, segment: &Arc<Segment>, position: u64, stop: Stop) {
+    pub(super) fn stop_at(&mut self, segment: &Arc<Segment>, position: u64, stop: Stop) {
         let problem = match &stop {
             Stop::Header(HeaderFault::Checksum { .. }) | Stop::Body(_) => Problem::Crc,
             Stop::Zero | Stop::Header(_) => Problem::NoEntry,
@@ -179,7 +191,7 @@ impl<'a> Walk<'a> {
         self.break_at(segment, position, problem, header, stop.into_error(segment, position));
     }
 
-    fn break_at(
+    pub(super) fn break_at(
         &mut self,
         segment: &Arc<Segment>,
         position: u64,
@@ -223,6 +235,32 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
+    /// As [`Walk::wrong_records`], of an entry that is visited.
+    pub(super) fn wrong_records_of(
+        &self,
+        segment: &Segment,
+        visited: &Visited<'_>,
+    ) -> Option<(Problem, StorageError)> {
+        let Item::Entry(entry) = visited.item else { return None };
+        self.wrong_records(segment, visited.position, entry)
+    }
+
+    /// Says what is wrong with the records of an entry, where that was asked for.
+    fn wrong_records(
+        &self,
+        segment: &Segment,
+        position: u64,
+        entry: &Entry,
+    ) -> Option<(Problem, StorageError)> {
+        let wrong = match self.depth {
+            Depth::Checksums => None,
+            Depth::Records => wrong_records(entry),
+        };
+        let (frame, why) = wrong?;
+        let expected = format!("the records of frame {frame}");
+        Some((Problem::Records, segment.corrupt(position, &expected, &why)))
+    }
+
     /// Adds an entry to the sum of the log; says what is wrong with it.
     fn wrong(
         &mut self,
@@ -235,13 +273,8 @@ impl<'a> Walk<'a> {
             let found = format!("one of term {}", entry.id.term);
             return Some((Problem::Order, segment.corrupt(position, &expected, &found)));
         }
-        let wrong = match self.depth {
-            Depth::Checksums => None,
-            Depth::Records => wrong_records(entry),
-        };
-        if let Some((frame, why)) = wrong {
-            let expected = format!("the records of frame {frame}");
-            return Some((Problem::Records, segment.corrupt(position, &expected, &why)));
+        if let Some(wrong) = self.wrong_records(segment, position, entry) {
+            return Some(wrong);
         }
         if let Err(error) = self.fold.push(entry) {
             let expected = "an entry that continues the log";

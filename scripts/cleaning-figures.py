@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Measures what cleaning costs the writers, and how much of the disk it leaves.
+
+usage: cleaning-figures.py PRKDB-BINARY [--rounds 3] [--seconds 40] [--keys 200000] [--value 500] [--results FILE.json]
+
+A release build, on a machine that does nothing else. In each round two nodes run, one after the other, with the
+same load: the same keys are put again and again, as fast as it goes, into a collection that is compacted on the
+one node and kept whole on the other; beside that a producer sends batches of 100 records, one at a time, and
+times them. Figures: the latencies of the producer, and how often the log was synced for how long; for the
+compacted collection also the bytes of the log, sampled ten times a second after the first checkpoint, against
+what is alive.
+
+Figures go to stdout as Markdown, raw ones to the results file. Works in a new directory below the current one,
+which needs room for --seconds of writing.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+DATA_SHARD = "shard-0000000001"
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Node:
+    def __init__(self, binary, work):
+        self.binary, self.dir = binary, os.path.join(work, "data")
+        self.process = subprocess.Popen(
+            [binary, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", self.dir],
+            stdout=subprocess.PIPE, stderr=open(os.path.join(work, "log"), "a"), text=True,
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the node did not start")
+        self.server = re.search(r"grpc=(\S+)", line)[1]
+        self.http = re.search(r"http=(\S+)", line)[1]
+
+    def run(self, line, **more):
+        return subprocess.run([self.binary, "--server", self.server, *line.split()], check=True, text=True, **more)
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=30) as reply:
+            return reply.read().decode()
+
+    def metric(self, text, name):
+        found = re.search(rf"^{re.escape(name)} (\S+)", text, re.M)
+        return float(found[1]) if found else 0.0
+
+    def slow_syncs(self, text):
+        """Syncs that took more than 41 ms: the bound of a bucket next to 50."""
+        buckets = re.findall(r'^prkdb_fsync_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M)
+        below = max((int(n) for le, n in buckets if le != "+Inf" and float(le) <= 0.041), default=0)
+        return int(self.metric(text, "prkdb_fsync_seconds_count")) - below
+
+    def log_bytes(self):
+        total = 0
+        with os.scandir(os.path.join(self.dir, DATA_SHARD)) as files:
+            for file in files:
+                try:
+                    total += file.stat().st_blocks * 512
+                except FileNotFoundError:
+                    pass
+        return total
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+
+class Load(threading.Thread):
+    """The same file again and again."""
+
+    def __init__(self, node, path, until):
+        super().__init__()
+        self.node, self.path, self.until, self.times = node, path, until, 0
+
+    def run(self):
+        while time.monotonic() < self.until:
+            self.node.run(f"batch-put {self.path} -c load --timeout 0", stdout=subprocess.DEVNULL)
+            self.times += 1
+
+
+class Disk(threading.Thread):
+    def __init__(self, node, until):
+        super().__init__()
+        self.node, self.until, self.samples = node, until, []
+
+    def run(self):
+        while time.monotonic() < self.until:
+            self.samples.append(self.node.log_bytes())
+            time.sleep(0.1)
+
+
+def measure(binary, cleanup, path, seconds):
+    with tempfile.TemporaryDirectory(dir=".", prefix="cleaning-") as work:
+        node = Node(binary, work)
+        node.run(f"collection create load --cleanup {cleanup}", stdout=subprocess.DEVNULL)
+        until = time.monotonic() + seconds
+        load, disk = Load(node, path, until), Disk(node, until)
+        load.start()
+        disk.start()
+        result = os.path.join(work, "result.json")
+        node.run(f"bench produce --duration {seconds - 4}s --in-flight 1 --batch-size 100 --result {result}",
+                 stdout=subprocess.DEVNULL)
+        load.join()
+        disk.join()
+        text = node.metrics()
+        with open(result) as file:
+            bench = json.load(file)["figures"][0]
+        appended = node.metric(text, "prkdb_append_bytes_total")
+        found = {
+            "cleanup": cleanup,
+            "latency_us": bench["latency_us"],
+            "produced_mb_s": bench["value"],
+            "loads": load.times,
+            "appended_bytes": appended,
+            "append_mb_s": appended / seconds / 1e6,
+            "slow_syncs": node.slow_syncs(text),
+            "cleanings": node.metric(text, "prkdb_clean_seconds_count"),
+            "cleaned_bytes": node.metric(text, "prkdb_cleaned_bytes_total"),
+            "clean_written_bytes": node.metric(text, "prkdb_clean_written_bytes_total"),
+            "disk_max_bytes": max(disk.samples),
+            "disk_last_bytes": node.log_bytes(),
+        }
+        node.stop()
+        return found
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--keys", type=int, default=200_000)
+    parser.add_argument("--value", type=int, default=500)
+    parser.add_argument("--results")
+    args = parser.parse_args()
+    binary = os.path.abspath(args.binary)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=".") as file:
+        value = "v" * args.value
+        for number in range(args.keys):
+            # Scattered over all there are.
+            file.write(f"{number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF:016x},{value}\n")
+        file.flush()
+        rounds = []
+        for number in range(args.rounds):
+            for cleanup in ("keep", "compact") if number % 2 == 0 else ("compact", "keep"):
+                found = measure(binary, cleanup, os.path.abspath(file.name), args.seconds)
+                say(json.dumps(found))
+                rounds.append(found)
+                if args.results:
+                    with open(args.results, "w") as results:
+                        json.dump({"args": vars(args), "rounds": rounds}, results, indent=1)
+
+    def median(cleanup, of):
+        return statistics.median(of(found) for found in rounds if found["cleanup"] == cleanup)
+
+    print("| | kept | compacted |\n|---|---|---|")
+    for name, of in [
+        ("produce p50, ms", lambda found: found["latency_us"]["p50"] / 1000),
+        ("p99, ms", lambda found: found["latency_us"]["p99"] / 1000),
+        ("p99.9, ms", lambda found: found["latency_us"]["p999"] / 1000),
+        ("longest, ms", lambda found: found["latency_us"]["max"] / 1000),
+        ("syncs above 41 ms", lambda found: found["slow_syncs"]),
+        ("log written, MB/s", lambda found: found["append_mb_s"]),
+        ("cleanings", lambda found: found["cleanings"]),
+        ("cleaned, MB", lambda found: found["cleaned_bytes"] / 1e6),
+        ("left of it, MB", lambda found: found["clean_written_bytes"] / 1e6),
+        ("log at most, MB", lambda found: found["disk_max_bytes"] / 1e6),
+        ("log at the end, MB", lambda found: found["disk_last_bytes"] / 1e6),
+    ]:
+        print(f"| {name} | {median('keep', of):.1f} | {median('compact', of):.1f} |")
+
+
+main()
