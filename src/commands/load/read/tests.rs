@@ -100,7 +100,7 @@ fn a_byte_order_mark_that_comes_in_pieces_is_dropped() {
         [(&b"\xef\xbb\xbfa,1\n"[..], &b"a"[..], 3), (b"\xef\xbba,1\n", b"\xef\xbba", 0)]
     {
         for size in 1..6 {
-            let input: Box<dyn std::io::Read + Send> = Box::new(io::Cursor::new(bytes.to_vec()));
+            let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(bytes.to_vec()));
             let input = BufReader::with_capacity(size, input);
             let scanner = Scanner::new(input, Place::default()).unwrap();
             let items = read(Delimited::new(scanner, b",".to_vec(), b'\n'));
