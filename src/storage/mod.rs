@@ -27,6 +27,7 @@ mod model_tests;
 
 pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
+pub use kv::snapshot::ShardSnapshot;
 pub use shard::{
     CHECKPOINT_BYTES, CopyPart, Fetched, Found, JudgedShard, Shard, ShardCopy, ShardOptions,
     ShardStats, Snapshot, adopt,

@@ -41,6 +41,7 @@ use super::{
     disk::Disk,
     kv::{
         catalog::Catalog,
+        snapshot::ShardSnapshot,
         state::{PartitionStats, Roots, State},
         tree::{Iter, Leaf, Root},
     },
@@ -450,6 +451,11 @@ impl Shard {
         let revision = self.revision();
         let root = self.with_root(collection, Root::clone)?;
         Some(Snapshot { root, revision })
+    }
+
+    /// Returns the keys of all collections as they are now.
+    pub fn snapshot(&self) -> ShardSnapshot {
+        self.state().snapshot()
     }
 
     /// Returns the catalogue as applied.

@@ -9,6 +9,7 @@ pub mod command;
 pub mod crc;
 pub mod limits;
 pub mod partition;
+pub mod transaction;
 
 mod error;
 
@@ -24,3 +25,4 @@ pub use command::{CommandError, ShardCommand};
 pub use crc::{Crc32c, crc32c};
 pub use error::{ErrorCode, ErrorKind, Retry};
 pub use partition::{PartitionTable, Partitioner, murmur2};
+pub use transaction::{Isolation, TransactionError};

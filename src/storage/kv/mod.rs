@@ -2,6 +2,8 @@
 //! each key where in the log its latest record stands. No value is kept in memory.
 
 pub mod catalog;
+pub mod removals;
+pub mod snapshot;
 pub mod state;
 pub mod tree;
 pub mod window;

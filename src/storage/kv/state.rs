@@ -13,6 +13,8 @@ use prkdb_types::{DecompressLimit, ShardCommand};
 
 use super::{
     catalog::{CONTROL_PARTITION, Catalog, Hosting},
+    removals::Removals,
+    snapshot::ShardSnapshot,
     tree::{Leaf, Root, Tree},
     window::{ProducerKey, Remembered, Windows},
 };
@@ -97,6 +99,7 @@ pub struct State {
     windows: Windows,
     /// Partitions that went since [`State::take_removed`] was called.
     removed: Vec<u32>,
+    removals: Removals,
 }
 
 impl State {
@@ -114,6 +117,7 @@ impl State {
             index_bytes: 0,
             windows: Windows::new(producer_bytes_max),
             removed: Vec::new(),
+            removals: Removals::default(),
         }
     }
 
@@ -140,6 +144,27 @@ impl State {
     /// Returns the producers' windows.
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// Returns the number of the last entry of a term that is applied; 0 if none is.
+    pub fn applied_sequence(&self, term: u64) -> u64 {
+        if self.chain.term == term { self.chain.sequence } else { 0 }
+    }
+
+    /// Returns which keys lost their value of late.
+    pub fn removals(&self) -> &Removals {
+        &self.removals
+    }
+
+    /// Returns the keys of every collection as they are now, at the cost of a reference for each.
+    pub fn snapshot(&self) -> ShardSnapshot {
+        let roots = self.indexes.iter().map(|(id, index)| (*id, index.tree.root()));
+        ShardSnapshot::new(self.applied.map_or(0, |id| id.index), roots.collect())
+    }
+
+    /// Returns the keys of a collection as they are now; `None` if it has no key index here.
+    pub fn root(&self, collection: u32) -> Option<Root> {
+        self.indexes.get(&collection).map(|index| index.tree.root())
     }
 
     /// Returns whether a collection has a key index here.
@@ -241,7 +266,9 @@ impl State {
             self.apply_commands(frame).map_err(contradicts)?;
         } else if let Some(index) = self.indexes.get_mut(&collection) {
             let before = index.tree.bytes() as u64;
-            replaced = index.apply(frame, place).map_err(contradicts)?;
+            let removals = &mut self.removals;
+            let mut removed = |key: &[u8]| removals.push(id.index, collection, key);
+            replaced = index.apply(frame, place, &mut removed).map_err(contradicts)?;
             self.index_bytes = self.index_bytes + index.tree.bytes() as u64 - before;
         }
         Ok(AppliedFrame { partition: frame.partition, base_offset: frame.base_offset, replaced })
@@ -339,7 +366,12 @@ impl State {
 }
 
 impl Index {
-    fn apply(&mut self, frame: &Frame, place: Place) -> Result<Option<Leaf>, String> {
+    fn apply(
+        &mut self,
+        frame: &Frame,
+        place: Place,
+        removed: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<Leaf>, String> {
         let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
         let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
         self.is_changed = true;
@@ -352,7 +384,10 @@ impl Index {
             // A record without a key is an event: it is read by its offset alone.
             let Some(key) = record.key else { continue };
             replaced = match record.value {
-                None => self.tree.remove(key),
+                None => {
+                    removed(key);
+                    self.tree.remove(key)
+                }
                 Some(_) => {
                     let leaf = Leaf {
                         segment: place.segment,

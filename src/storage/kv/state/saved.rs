@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    super::{catalog::Catalog, tree::Root, tree::Tree},
+    super::{catalog::Catalog, removals::Removals, tree::Root, tree::Tree},
     Index, PartitionStats, State,
 };
 use crate::storage::{
@@ -79,7 +79,8 @@ impl State {
         producer_bytes_max: u64,
     ) -> Result<Self, Malformed> {
         let mut state = Self::new(producer_bytes_max);
-        state.applied = Some(from.id()?);
+        let applied = from.id()?;
+        (state.applied, state.removals) = (Some(applied), Removals::after(applied.index));
         state.chain = Chain { term: from.number()?, sequence: from.number()? };
         if state.chain.sequence >= NUMBERS_END {
             return Err(Malformed);
