@@ -1,10 +1,9 @@
 //! Opening a node's directory and shards, and starting what drives them.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -20,15 +19,15 @@ use tracing::{info, warn};
 use super::{
     Config, NodeError,
     core::{Node, QUEUE_WRITES_MAX, ShardHandle},
-    driver::{Driver, DriverParts, Reserve},
-    fatal::Fatal,
+    fatal::{Fatal, ShardObserver},
     proposer::Proposer,
     raft::{Group, GroupOptions},
 };
+use crate::driver::{Ballast, Driver, DriverParts, FlushMode};
 use crate::storage::{
     JudgedShard, Shard, ShardOptions, StorageError,
     clock::{Clock, OsRng},
-    dir::{BALLAST, DataDir, DirError, Kind, Wanted},
+    dir::{DataDir, DirError, Kind, Wanted},
     disk::{Disk, Privacy, RealDisk},
     kv::window::PRODUCER_BYTES_MAX,
     log::options::{SEGMENT_BYTES_MAX_METADATA, TAIL_CACHE_BYTES},
@@ -264,54 +263,6 @@ fn settle_shard(
     Ok(Arc::new(shard))
 }
 
-/// What a full disk is met with: a file, and the right to open some, that can be given up.
-#[derive(Debug)]
-struct Ballast {
-    directory: Arc<DataDir>,
-    spare: Mutex<Vec<File>>,
-}
-
-/// Files that one shard keeps open to be given up: entries under way may need a segment each.
-const SPARE_FILES: usize = 32;
-
-impl Ballast {
-    fn new(directory: &Arc<DataDir>) -> Self {
-        let ballast = Self { directory: Arc::clone(directory), spare: Mutex::default() };
-        // Without them the node serves as well, until files run out.
-        let _later = ballast.open_spare();
-        ballast
-    }
-
-    fn open_spare(&self) -> io::Result<()> {
-        let files: io::Result<Vec<File>> =
-            (0..SPARE_FILES).map(|_| File::open("/dev/null")).collect();
-        *self.spare() = files?;
-        Ok(())
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Vec<File>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Reserve for Ballast {
-    fn release(&self) -> io::Result<()> {
-        self.spare().clear();
-        let removed = RealDisk.remove(&self.directory.path().join(BALLAST));
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => RealDisk.sync_dir(self.directory.path()),
-        }
-    }
-
-    fn restore(&self) -> io::Result<()> {
-        if self.spare().is_empty() {
-            self.open_spare()?;
-        }
-        self.directory.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
-    }
-}
-
 /// What runs behind the shards of a node.
 pub(super) struct Booted {
     shards: Vec<Running>,
@@ -380,9 +331,13 @@ async fn start_shard(
         number,
         shard: Arc::clone(&shard),
         clock: Arc::clone(&node.clock),
-        metrics: Arc::clone(&node.metrics),
-        reserve: Arc::new(Ballast::new(directory)),
-        fatal: fatal.clone(),
+        observer: Arc::new(ShardObserver {
+            shard: number,
+            metrics: Arc::clone(&node.metrics),
+            fatal: fatal.clone(),
+        }),
+        reserve: Arc::new(Ballast::new(directory, Arc::new(RealDisk))),
+        mode: FlushMode::Synced,
     })
     .map_err(|source| NodeError::Io {
         action: "start threads of shard",

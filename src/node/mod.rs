@@ -11,7 +11,6 @@ pub mod config;
 pub mod core;
 #[cfg(test)]
 mod denied_tests;
-mod driver;
 mod error;
 mod fatal;
 #[doc(hidden)]

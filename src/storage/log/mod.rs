@@ -16,6 +16,7 @@ pub mod entry;
 mod fold;
 pub mod header;
 mod index;
+mod job;
 mod mmap;
 pub mod options;
 mod prepare;
@@ -31,6 +32,7 @@ mod writer;
 pub(super) use fold::Chain;
 pub use index::Place;
 pub(super) use index::{Past, Stretch};
+pub use job::{FlushJob, SyncJob};
 pub(super) use mmap::map_sealed;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
@@ -39,7 +41,7 @@ pub use recovery::{JudgedLog, Recovery, inspect};
 pub(super) use resume::{Resume, ResumePlan};
 pub use segments::{Segment, Segments};
 pub(super) use walk::positions;
-pub use writer::{FlushJob, Log, LogState};
+pub use writer::{Log, LogState};
 
 #[cfg(test)]
 mod tests;
