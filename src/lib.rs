@@ -17,4 +17,6 @@ pub use db::PrkDb;
 mod guide {
     #[doc = include_str!("../docs/guide/embedded.md")]
     struct Embedded;
+    #[doc = include_str!("../docs/guide/adapters.md")]
+    struct Adapters;
 }

@@ -241,6 +241,16 @@ impl PrkDb {
         })
     }
 
+    /// Answers when everything that was acknowledged is synced: at once, unless the durability is relaxed.
+    ///
+    /// # Errors
+    /// [`DbError::Unknown`] where the log failed meanwhile.
+    pub fn sync(&self) -> Reply<()> {
+        let (replier, reply) = Reply::waiting();
+        self.engine().sync(replier);
+        reply
+    }
+
     /// Returns figures.
     pub fn stats(&self) -> Stats {
         let stats = self.shard().stats();

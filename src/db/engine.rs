@@ -16,6 +16,7 @@ use super::{
     DbError,
     applier::{Applier, Waiting},
     builder::Durability,
+    reply::Replier,
 };
 use crate::{
     driver::Flusher,
@@ -23,7 +24,10 @@ use crate::{
         Shard,
         clock::Clock,
         kv::state::{Applied, AppliedFrame},
-        log::entry::{Entry, LogId, Payload},
+        log::{
+            entry::{Entry, LogId, Payload},
+            header::Lsn,
+        },
         sequencer::{Answer, Refusal, Sequencer, SequencerLimits, Verdict, WriteRequest},
     },
 };
@@ -61,6 +65,8 @@ struct Core {
     sequencer: Sequencer,
     term: u64,
     next_index: u64,
+    /// The number in the log of the last entry.
+    last_lsn: Lsn,
     /// Writes that cannot be decided yet, in order. Nothing overtakes them.
     waiting: VecDeque<Submission>,
     /// What the first of them waits for: this entry to be applied, or room.
@@ -102,6 +108,7 @@ impl Engine {
             sequencer: Sequencer::open(term, limits),
             term,
             next_index: last.index + 1,
+            last_lsn: shard.synced_lsn(),
             waiting: VecDeque::new(),
             waits_for: None,
             resting: BTreeMap::new(),
@@ -172,6 +179,7 @@ impl Engine {
         let entry = Entry { id, is_void: false, payload: Payload::Normal(write) };
         match self.shard.append(vec![entry]) {
             Ok(lsn) => {
+                core.last_lsn = lsn;
                 let applier = Arc::clone(&self.applier);
                 let committed = Box::new(move || applier.committed(id.index));
                 match self.durability {
@@ -198,6 +206,16 @@ impl Engine {
             core.waits_for = None;
             self.advance(&mut core);
         }
+    }
+
+    /// Answers when everything that was appended before the call is synced.
+    pub(super) fn sync(&self, reply: Replier<()>) {
+        let core = self.core();
+        if core.is_closed {
+            drop(core);
+            return reply.answer(Err(self.applier.failure().unwrap_or(DbError::Closed)));
+        }
+        self.flusher.when_synced(core.last_lsn, Box::new(move || reply.answer(Ok(()))));
     }
 
     /// Takes no more writes, and answers those that wait. What was appended goes on.

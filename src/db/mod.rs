@@ -29,6 +29,7 @@
 //! - `builder`, `database`: opening, closing, the handles.
 //! - `kv`, `stream`, `transaction`: what is done with a collection, byte for byte.
 //! - `catalog`: which collections there are.
+//! - `adapter`: the engine as others see it that could have another.
 //! - `engine`: decides and appends; `applier`: the thread that applies and answers.
 //!
 //! Does not know: nodes, gRPC, the command line, a runtime.
@@ -46,6 +47,8 @@ mod engine;
 mod reply;
 
 mod error;
+
+pub mod adapter;
 
 pub use self::{
     builder::{Builder, Durability},

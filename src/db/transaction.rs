@@ -279,7 +279,7 @@ impl Transaction {
             }
         }
         Ok(WriteRequest::Transaction(Arc::new(sequencer::Transaction {
-            snapshot: Arc::clone(&self.snapshot),
+            snapshot: Some(Arc::clone(&self.snapshot)),
             isolation: self.buffer.isolation(),
             changes,
             reads,

@@ -257,7 +257,7 @@ impl Load {
         // What is under way is applied first: the snapshot is of all of it.
         self.take();
         let request = WriteRequest::Transaction(Arc::new(Transaction {
-            snapshot: Arc::new(self.shard.snapshot()),
+            snapshot: Some(Arc::new(self.shard.snapshot())),
             isolation: Isolation::Snapshot,
             changes: changes.iter().map(change).collect(),
             reads: Vec::new(),

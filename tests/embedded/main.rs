@@ -6,6 +6,7 @@
     reason = "a failed set-up should stop the test"
 )]
 
+mod adapters;
 mod directory;
 mod keys;
 mod kill;

@@ -95,3 +95,15 @@ fn a_relaxed_log_opens_whatever_the_power_took_of_it() {
         has_all(&crashed, Durability::Relaxed, &[19; WRITERS as usize]);
     }
 }
+
+#[test]
+fn what_is_relaxed_is_there_when_it_was_synced() {
+    let disk = SimDisk::new();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let db = open(&disk, Durability::Relaxed);
+    db.kv().put("a", "1").wait().unwrap();
+    db.sync().wait().unwrap();
+    let crashed = disk.crash_image(Loss::All);
+    let found = open(&crashed, Durability::Sync).kv().get("a").wait().unwrap();
+    assert_eq!(found.map(|found| found.value), Some("1".into()));
+}

@@ -321,7 +321,7 @@ impl Tx {
             })
         });
         WriteRequest::Transaction(Arc::new(Transaction {
-            snapshot: Arc::clone(&self.snapshot),
+            snapshot: Some(Arc::clone(&self.snapshot)),
             isolation: self.buffer.isolation(),
             changes: changes.collect(),
             reads: keys.collect(),

@@ -3,6 +3,7 @@
 //!
 //! Pure functions and plain data: nothing here does input or output, looks at a clock or spawns.
 
+pub mod adapter;
 pub mod batch;
 pub mod collection;
 pub mod command;

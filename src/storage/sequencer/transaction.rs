@@ -65,8 +65,8 @@ pub struct KeyRead {
 /// A transaction to be decided. Partitions are named by their number in frames.
 #[derive(Clone, Debug)]
 pub struct Transaction {
-    /// What it read.
-    pub snapshot: Arc<ShardSnapshot>,
+    /// What it read; `None`: nothing, and it rests on nothing.
+    pub snapshot: Option<Arc<ShardSnapshot>>,
     /// What it is kept from seeing.
     pub isolation: Isolation,
     /// What it writes: each key once, at least one, at most [`limits::MAX_TRANSACTION_WRITES`].
@@ -96,10 +96,12 @@ impl Sequencer {
             self.check_hosted(state, *partition)?;
         }
         self.check_windows(state, &parts)?;
-        self.check_changes(state, transaction)?;
-        if transaction.isolation == Isolation::Serializable {
-            self.check_reads(state, transaction)?;
-            self.check_ranges(state, transaction)?;
+        if let Some(snapshot) = &transaction.snapshot {
+            self.check_changes(state, transaction, snapshot)?;
+            if transaction.isolation == Isolation::Serializable {
+                self.check_reads(state, transaction, snapshot)?;
+                self.check_ranges(state, transaction, snapshot)?;
+            }
         }
         self.check_memory(state, transaction)?;
         let frames = parts.iter().flat_map(|(_, batches)| batches);
@@ -181,11 +183,15 @@ impl Sequencer {
     }
 
     /// Of two that write a key, the first to commit wins.
-    fn check_changes(&self, state: &State, transaction: &Transaction) -> Result<(), Verdict> {
+    fn check_changes(
+        &self,
+        state: &State,
+        transaction: &Transaction,
+        snapshot: &ShardSnapshot,
+    ) -> Result<(), Verdict> {
         if bug!(WritesNotValidated) {
             return Ok(());
         }
-        let snapshot = &transaction.snapshot;
         for KeyChange { partition, collection, key, .. } in &transaction.changes {
             let conflict = |rests_on| {
                 Err(conflict(ConflictKind::Written, *collection, key, snapshot, rests_on))
@@ -212,11 +218,15 @@ impl Sequencer {
         Ok(())
     }
 
-    fn check_reads(&self, state: &State, transaction: &Transaction) -> Result<(), Verdict> {
+    fn check_reads(
+        &self,
+        state: &State,
+        transaction: &Transaction,
+        snapshot: &ShardSnapshot,
+    ) -> Result<(), Verdict> {
         if bug!(ReadsNotValidated) {
             return Ok(());
         }
-        let snapshot = &transaction.snapshot;
         for KeyRead { partition, collection, key } in &transaction.reads {
             let (now, rests_on) = match self.known(state, *partition, *collection, key)? {
                 Known::Version(now, rests_on) => (now, rests_on),
@@ -229,11 +239,15 @@ impl Sequencer {
         Ok(())
     }
 
-    fn check_ranges(&self, state: &State, transaction: &Transaction) -> Result<(), Verdict> {
+    fn check_ranges(
+        &self,
+        state: &State,
+        transaction: &Transaction,
+        snapshot: &ShardSnapshot,
+    ) -> Result<(), Verdict> {
         if bug!(RangesNotValidated) {
             return Ok(());
         }
-        let snapshot = &transaction.snapshot;
         for RangeRead { collection, from, to } in &transaction.ranges {
             let conflict = |key: &Bytes, rests_on| {
                 Err(conflict(ConflictKind::Range, *collection, key, snapshot, rests_on))
