@@ -16,7 +16,7 @@ use super::{
 use crate::storage::{
     ShardSnapshot, ValueReader,
     kv::tree::Leaf,
-    sequencer::{self, KeyChange, KeyRead, WriteRequest},
+    sequencer::{self, Basis, KeyChange, KeyRead, WriteRequest},
 };
 
 /// How a transaction is run.
@@ -279,7 +279,7 @@ impl Transaction {
             }
         }
         Ok(WriteRequest::Transaction(Arc::new(sequencer::Transaction {
-            snapshot: Some(Arc::clone(&self.snapshot)),
+            basis: Basis::Snapshot(Arc::clone(&self.snapshot)),
             isolation: self.buffer.isolation(),
             changes,
             reads,

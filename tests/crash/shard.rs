@@ -12,8 +12,8 @@ use prkdb::storage::{
         entry::{Entry, LogId, Payload},
     },
     sequencer::{
-        Answer, CheckedBatch, Condition, KeyChange, KeyRules, Keyless, Sequencer, SequencerLimits,
-        Transaction, Verdict, WriteRequest,
+        Answer, Basis, CheckedBatch, Condition, KeyChange, KeyRules, Keyless, Sequencer,
+        SequencerLimits, Transaction, Verdict, WriteRequest,
     },
 };
 use prkdb_types::{
@@ -257,7 +257,7 @@ impl Load {
         // What is under way is applied first: the snapshot is of all of it.
         self.take();
         let request = WriteRequest::Transaction(Arc::new(Transaction {
-            snapshot: Some(Arc::new(self.shard.snapshot())),
+            basis: Basis::Snapshot(Arc::new(self.shard.snapshot())),
             isolation: Isolation::Snapshot,
             changes: changes.iter().map(change).collect(),
             reads: Vec::new(),

@@ -18,8 +18,8 @@ use prkdb::storage::{
         entry::{Entry, LogId, Payload, Write},
     },
     sequencer::{
-        Answer, KeyChange, KeyRead, Refusal, Sequencer, SequencerLimits, Transaction, Verdict,
-        WriteRequest,
+        Answer, Basis, KeyChange, KeyRead, Refusal, Sequencer, SequencerLimits, Transaction,
+        Verdict, WriteRequest,
     },
 };
 use prkdb_types::{
@@ -321,7 +321,7 @@ impl Tx {
             })
         });
         WriteRequest::Transaction(Arc::new(Transaction {
-            snapshot: Some(Arc::clone(&self.snapshot)),
+            basis: Basis::Snapshot(Arc::clone(&self.snapshot)),
             isolation: self.buffer.isolation(),
             changes: changes.collect(),
             reads: keys.collect(),

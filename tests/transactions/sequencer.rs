@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prkdb::storage::sequencer::{ConflictKind, KeyChange, Refusal, WriteRequest};
+use prkdb::storage::sequencer::{
+    Basis, ConflictKind, KeyChange, Refusal, Transaction, WriteRequest,
+};
 use prkdb_types::{ErrorCode, Isolation, ProducerStamp, limits};
 
 use super::rig::{COLLECTION, Engine, LIMITS, OTHER, Outcome, Pace, Tx, partition_of};
@@ -209,4 +211,18 @@ fn a_mixture_of_a_repeat_and_something_new_is_refused() {
     assert!(matches!(engine.submit(&fewer), Outcome::Accepted(_)));
     let refusal = refused(engine.submit(&request));
     assert_eq!(refusal.code, ErrorCode::SequenceReused);
+}
+
+#[test]
+fn a_repeat_is_known_though_its_snapshot_is_lost_and_nothing_else_is_taken() {
+    let mut engine = Engine::new(Pace::Early);
+    let lost = |request: &WriteRequest| {
+        let WriteRequest::Transaction(transaction) = request else { panic!("no transaction") };
+        let transaction = Transaction { basis: Basis::Lost, ..(**transaction).clone() };
+        WriteRequest::Transaction(transaction.into())
+    };
+    let request = broad(&engine, 5).request(&stamps(9, 0));
+    assert_eq!(refused(engine.submit(&lost(&request))).code, ErrorCode::SnapshotGone);
+    assert!(matches!(engine.submit(&request), Outcome::Accepted(_)));
+    assert!(matches!(engine.submit(&lost(&request)), Outcome::Duplicate(Some(_))));
 }

@@ -23,7 +23,7 @@ use crate::{
     storage::{
         ShardSnapshot, ValueReader,
         kv::tree::Leaf,
-        sequencer::{KeyChange, KeyRead, Transaction, WriteRequest},
+        sequencer::{Basis, KeyChange, KeyRead, Transaction, WriteRequest},
     },
 };
 
@@ -88,11 +88,11 @@ impl WalStorage {
         let place =
             |key: &[u8]| self.collection.place(self.collection.partition_of(key)).map_err(adapted);
         let ReadSet { revision, keys, ranges } = batch.read_set.clone().unwrap_or_default();
-        let snapshot = match &batch.read_set {
-            None => None,
+        let basis = match &batch.read_set {
+            None => Basis::Nothing,
             Some(_) => {
                 let known = self.held().get(&revision).and_then(Weak::upgrade);
-                Some(known.ok_or(AdapterError::SnapshotGone { revision })?)
+                Basis::Snapshot(known.ok_or(AdapterError::SnapshotGone { revision })?)
             }
         };
         // The later of two changes of a key holds.
@@ -110,7 +110,7 @@ impl WalStorage {
         }
         let range = |(from, to)| RangeRead { collection: id, from, to };
         let transaction = Transaction {
-            snapshot,
+            basis,
             isolation: Isolation::Serializable,
             changes,
             reads,

@@ -26,7 +26,7 @@ pub use self::request::{
     Answer, CheckedBatch, Condition, Conflict, ConflictKind, KeyRules, Keyless, Refusal, Verdict,
     WriteRequest, check_key, check_value,
 };
-pub use self::transaction::{KeyChange, KeyRead, Transaction};
+pub use self::transaction::{Basis, KeyChange, KeyRead, Transaction};
 use super::{
     kv::{
         catalog::CONTROL_PARTITION,

@@ -62,11 +62,23 @@ pub struct KeyRead {
     pub key: Bytes,
 }
 
+/// What a transaction rests on.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// Nothing: it read nothing, and nothing can conflict with it.
+    Nothing,
+    /// What it read.
+    Snapshot(Arc<ShardSnapshot>),
+    /// A snapshot that is not kept any more: it is refused, unless it is a repeat of one that was
+    /// accepted.
+    Lost,
+}
+
 /// A transaction to be decided. Partitions are named by their number in frames.
 #[derive(Clone, Debug)]
 pub struct Transaction {
-    /// What it read; `None`: nothing, and it rests on nothing.
-    pub snapshot: Option<Arc<ShardSnapshot>>,
+    /// What it rests on.
+    pub basis: Basis,
     /// What it is kept from seeing.
     pub isolation: Isolation,
     /// What it writes: each key once, at least one, at most [`limits::MAX_TRANSACTION_WRITES`].
@@ -96,11 +108,18 @@ impl Sequencer {
             self.check_hosted(state, *partition)?;
         }
         self.check_windows(state, &parts)?;
-        if let Some(snapshot) = &transaction.snapshot {
-            self.check_changes(state, transaction, snapshot)?;
-            if transaction.isolation == Isolation::Serializable {
-                self.check_reads(state, transaction, snapshot)?;
-                self.check_ranges(state, transaction, snapshot)?;
+        match &transaction.basis {
+            Basis::Nothing => {}
+            Basis::Snapshot(snapshot) => {
+                self.check_changes(state, transaction, snapshot)?;
+                if transaction.isolation == Isolation::Serializable {
+                    self.check_reads(state, transaction, snapshot)?;
+                    self.check_ranges(state, transaction, snapshot)?;
+                }
+            }
+            Basis::Lost => {
+                let message = "the transaction's snapshot is not kept any more";
+                return Err(refused(ErrorCode::SnapshotGone, message.to_owned()));
             }
         }
         self.check_memory(state, transaction)?;
