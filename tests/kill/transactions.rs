@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use prkdb_client::{
-    Client, ClientError, ErrorCode, Get, Isolation, Order, Put, TransactionOptions, Transport, wire,
+    Client, ClientError, ClientOptions, Endpoint, ErrorCode, Get, Isolation, Order, Put,
+    TransactionOptions, Transport, blocking, wire,
 };
 
 use crate::{
@@ -207,6 +208,30 @@ async fn a_commit_whose_reply_is_lost_is_applied_once() {
         assert_eq!(committed.revision, revision, "nothing was written after it");
     }
     assert_eq!(records(&direct).await, 1 + 3 * 4);
+}
+
+#[test]
+fn the_same_without_async() {
+    let server = Server::start();
+    let options = ClientOptions {
+        servers: vec![Endpoint::parse(&server.address.to_string()).unwrap()],
+        ..ClientOptions::default()
+    };
+    let client = blocking::Client::connect(options).unwrap();
+    for expected in 1..=3 {
+        let (sum, committed) = client
+            .transact(Isolation::Serializable, |tx| {
+                let sum = number(tx.get(COLLECTION, "sum")?) + 1;
+                tx.savepoint("before")?;
+                tx.put(COLLECTION, "sum", sum.to_be_bytes().to_vec())?;
+                Ok(sum)
+            })
+            .unwrap();
+        assert_eq!((sum, committed.duplicate), (expected, false));
+    }
+    let mut tx = client.begin_with(serializable());
+    assert_eq!(tx.scan(COLLECTION, ALL, Order::Forward, 10).unwrap().len(), 1);
+    tx.rollback().unwrap();
 }
 
 /// Two keys are always written together, while the node is killed again and again.
