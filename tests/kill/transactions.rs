@@ -210,6 +210,38 @@ async fn a_commit_whose_reply_is_lost_is_applied_once() {
     assert_eq!(records(&direct).await, 1 + 3 * 4);
 }
 
+/// The planted defect: a commit that is sent again as another is applied twice, which the test above would
+/// see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_a_commit_again_as_another_is_seen() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address).await;
+    let direct = client(server.address, Transport::Stream).await;
+    let behind = client(proxy.address, Transport::Stream).await;
+    let mark = "the reply to this is lost";
+    for round in 0..2u64 {
+        let mut tx = behind.begin();
+        for key in ["a", "b"] {
+            tx.put(COLLECTION, key, mark).unwrap();
+        }
+        if round > 0 {
+            assert!(!tx.commit().await.unwrap().duplicate);
+            break;
+        }
+        proxy.lose_reply_to(mark.as_bytes());
+        let cut = async {
+            while value(&direct, "b").await.as_deref() != Some(mark.as_bytes()) {}
+            proxy.cut();
+        };
+        // Given up: the next one cannot know that it is the same.
+        tokio::select! {
+            _ = tx.commit() => panic!("answered"),
+            () = cut => {}
+        }
+    }
+    assert_eq!(records(&direct).await, 4);
+}
+
 #[test]
 fn the_same_without_async() {
     let server = Server::start();
