@@ -217,3 +217,21 @@ fn limits_are_told() {
     assert_eq!(error.code(), ErrorCode::MessageTooLarge);
     assert!(error.to_string().contains("limit 1000 bytes (transaction-bytes)"), "{error}");
 }
+
+#[test]
+fn a_collection_that_is_dropped_meanwhile_takes_no_part() {
+    let (_dir, db) = fresh();
+    let settings = CollectionSettings::with_partitions(2);
+    let orders = db.create_collection("orders", settings).wait().unwrap();
+    let mut reader = db.begin_with(serializable());
+    assert_eq!(reader.get_in(&orders, "o").unwrap(), None);
+    reader.put("a", "1").unwrap();
+    let mut writer = db.begin();
+    writer.put("a", "1").unwrap();
+    writer.put_in(&orders, "o", "1").unwrap();
+    db.drop_collection("orders").wait().unwrap();
+    for tx in [reader, writer] {
+        assert_eq!(tx.commit().wait().unwrap_err().code(), ErrorCode::PartitionNotFound);
+    }
+    assert_eq!(db.kv().get("a").wait().unwrap(), None);
+}

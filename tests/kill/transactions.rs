@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use prkdb_client::{
-    Client, ClientError, ErrorCode, Get, Isolation, Order, Put, TransactionOptions, Transport, wire,
+    Client, ClientError, ClientOptions, Endpoint, ErrorCode, Get, Isolation, Order, Put,
+    TransactionOptions, Transport, blocking, wire,
 };
 
 use crate::{
@@ -207,6 +208,62 @@ async fn a_commit_whose_reply_is_lost_is_applied_once() {
         assert_eq!(committed.revision, revision, "nothing was written after it");
     }
     assert_eq!(records(&direct).await, 1 + 3 * 4);
+}
+
+/// The planted defect: a commit that is sent again as another is applied twice, which the test above would
+/// see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_a_commit_again_as_another_is_seen() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address).await;
+    let direct = client(server.address, Transport::Stream).await;
+    let behind = client(proxy.address, Transport::Stream).await;
+    let mark = "the reply to this is lost";
+    for round in 0..2u64 {
+        let mut tx = behind.begin();
+        for key in ["a", "b"] {
+            tx.put(COLLECTION, key, mark).unwrap();
+        }
+        if round > 0 {
+            assert!(!tx.commit().await.unwrap().duplicate);
+            break;
+        }
+        proxy.lose_reply_to(mark.as_bytes());
+        let cut = async {
+            while value(&direct, "b").await.as_deref() != Some(mark.as_bytes()) {}
+            proxy.cut();
+        };
+        // Given up: the next one cannot know that it is the same.
+        tokio::select! {
+            _ = tx.commit() => panic!("answered"),
+            () = cut => {}
+        }
+    }
+    assert_eq!(records(&direct).await, 4);
+}
+
+#[test]
+fn the_same_without_async() {
+    let server = Server::start();
+    let options = ClientOptions {
+        servers: vec![Endpoint::parse(&server.address.to_string()).unwrap()],
+        ..ClientOptions::default()
+    };
+    let client = blocking::Client::connect(options).unwrap();
+    for expected in 1..=3 {
+        let (sum, committed) = client
+            .transact(Isolation::Serializable, |tx| {
+                let sum = number(tx.get(COLLECTION, "sum")?) + 1;
+                tx.savepoint("before")?;
+                tx.put(COLLECTION, "sum", sum.to_be_bytes().to_vec())?;
+                Ok(sum)
+            })
+            .unwrap();
+        assert_eq!((sum, committed.duplicate), (expected, false));
+    }
+    let mut tx = client.begin_with(serializable());
+    assert_eq!(tx.scan(COLLECTION, ALL, Order::Forward, 10).unwrap().len(), 1);
+    tx.rollback().unwrap();
 }
 
 /// Two keys are always written together, while the node is killed again and again.

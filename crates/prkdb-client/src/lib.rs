@@ -82,3 +82,8 @@ pub use prkdb_proto::v1 as wire;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The programs of the guide, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/transactions.md")]
+struct Transactions;

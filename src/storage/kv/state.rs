@@ -137,6 +137,11 @@ impl State {
         self.partitions.get(&partition)
     }
 
+    /// Returns whether the shard hosts a partition, or did.
+    pub fn has_hosted(&self, partition: u32) -> bool {
+        self.catalog.has_hosted(partition)
+    }
+
     /// Returns the producers' windows.
     pub fn windows(&self) -> &Windows {
         &self.windows

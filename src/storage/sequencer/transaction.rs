@@ -164,7 +164,10 @@ impl Sequencer {
     }
 
     fn check_hosted(&self, state: &State, partition: u32) -> Result<Target, Verdict> {
-        self.target(state, partition).map_err(|_| {
+        self.target(state, partition).map_err(|gone| {
+            if state.has_hosted(partition) {
+                return gone;
+            }
             let message = format!(
                 "partition {partition} is not in this shard, and a transaction covers one shard"
             );
