@@ -379,7 +379,8 @@ mod tests {
         assert_eq!(choose(&all, 10_000), Some(vec![1, 2, 3, 4, 5]), "all are small");
         assert_eq!(choose(&all, 1000), Some(vec![2, 3, 4]));
         assert_eq!(choose(&all, 500), Some(vec![3, 4]));
-        assert_eq!(choose(&all, 499), Some(vec![3]));
+        assert_eq!(choose(&all, 499), Some(vec![2, 3]));
+        assert_eq!(choose(&all, 99), Some(vec![3]));
         assert_eq!(choose(&all[..1], 10_000), None);
         assert_eq!(choose(&[], 1), None);
         assert_eq!(choose(&[candidate(9, 0, 0)], 1), Some(vec![9]), "it holds nothing");

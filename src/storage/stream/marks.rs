@@ -54,7 +54,10 @@ impl Marks {
                 keeps = !keeps;
                 keeps
             });
-            self.step_ms = self.step_ms.max(1).saturating_mul(2);
+            // Those that follow are as far apart as those that are left.
+            let first_ms = self.marks.front().map_or(append_time_ms, |first| first.time_ms);
+            let apart_ms = append_time_ms.saturating_sub(first_ms) / (MARKS_MAX as i64 / 2);
+            self.step_ms = self.step_ms.max(apart_ms).max(1);
         }
         self.bytes += bytes;
     }

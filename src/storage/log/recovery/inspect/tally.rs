@@ -89,14 +89,17 @@ pub fn records(item: &Item) -> u64 {
     }
 }
 
-/// Reads every record of an entry; returns the frame that does not hold what it says, and why.
-pub(super) fn wrong_records(entry: &Entry) -> Option<(usize, String)> {
+/// Reads every record of an entry; returns the frame that does not hold what it says, and why. In history a
+/// frame may hold fewer records than it has offsets.
+pub(super) fn wrong_records(entry: &Entry, is_history: bool) -> Option<(usize, String)> {
     let Payload::Normal(write) = &entry.payload else { return None };
     for (number, frame) in write.frames.iter().enumerate() {
         let header = frame.batch.header();
-        if header.record_count() != frame.record_count {
-            let (says, has) = (frame.record_count, header.record_count());
-            return Some((number, format!("{has} records where the frame says {says}")));
+        let (says, has) = (frame.record_count, header.record_count());
+        let offsets = i64::from(header.last_offset_delta) + 1;
+        if (has != says && !is_history) || offsets != i64::from(says) {
+            let found = format!("{has} records at {offsets} offsets where the frame says {says}");
+            return Some((number, found));
         }
         // The base offset of a void entry was never given.
         if !entry.is_void && frame.batch.base_offset() != frame.base_offset {

@@ -18,6 +18,7 @@ use crate::storage::{
         fold::Fold,
         header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Lsn, Seed},
         index::Place,
+        is_history,
         reader::read_placed,
         segment::{SEGMENT_HEADER_BYTES, SegmentHeader},
         segments::{Segment, Segments},
@@ -254,7 +255,7 @@ impl<'a> Walk<'a> {
     ) -> Option<(Problem, StorageError)> {
         let wrong = match self.depth {
             Depth::Checksums => None,
-            Depth::Records => wrong_records(entry),
+            Depth::Records => wrong_records(entry, is_history(segment.number)),
         };
         let (frame, why) = wrong?;
         let expected = format!("the records of frame {frame}");
