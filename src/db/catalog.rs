@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 
 use prkdb_types::{
-    CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
+    Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
     command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
 };
 
@@ -135,6 +135,11 @@ pub(super) fn create(
     settings: CollectionSettings,
 ) -> Result<Collection, DbError> {
     settings.check().map_err(|error| refused(error.code(), error.to_string()))?;
+    if settings.ttl_ms.is_some() || settings.cleanup != Cleanup::Keep {
+        // Nobody would take away what may go.
+        let message = "a time to live, a cleanup and a retention are for collections of a node";
+        return Err(refused(ErrorCode::Unsupported, message.to_owned()));
+    }
     let _one_at_a_time = db.catalogue_lock().lock().unwrap_or_else(PoisonError::into_inner);
     let catalog = db.shard().catalog();
     if let Some(known) = catalog.by_name(&name) {
@@ -165,6 +170,7 @@ pub(super) fn create(
             collection: row.id,
             number: place.number,
             key_index: settings.key_index == KeyIndex::On,
+            ..PartitionPut::default()
         })),
     }));
     propose(db, commands)?;

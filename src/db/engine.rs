@@ -28,7 +28,7 @@ use crate::{
             entry::{Entry, LogId, Payload},
             header::Lsn,
         },
-        sequencer::{Answer, Refusal, Sequencer, SequencerLimits, Verdict, WriteRequest},
+        sequencer::{Answer, LogClock, Refusal, Sequencer, SequencerLimits, Verdict, WriteRequest},
     },
 };
 
@@ -74,6 +74,7 @@ struct Core {
     /// Answers that rest on an entry under way.
     resting: BTreeMap<u64, Vec<(OnDone, Answer)>>,
     is_closed: bool,
+    log_clock: LogClock,
 }
 
 /// The one shard, and who writes to it.
@@ -113,6 +114,7 @@ impl Engine {
             waits_for: None,
             resting: BTreeMap::new(),
             is_closed: false,
+            log_clock: LogClock::default(),
         };
         Self { shard, clock, durability, flusher, applier, core: Mutex::new(core) }
     }
@@ -151,8 +153,8 @@ impl Engine {
     fn advance(&self, core: &mut Core) {
         while core.waits_for.is_none() && core.sequencer.has_room() {
             let Some(Submission { request, reply }) = core.waiting.pop_front() else { return };
-            let now_ms = self.clock.wall_ms();
-            match self.shard.decide(&mut core.sequencer, &request, now_ms) {
+            let now = core.log_clock.now(self.clock.wall_ms(), self.clock.monotonic());
+            match self.shard.decide(&mut core.sequencer, &request, now.ms) {
                 Verdict::Accepted { frame, .. } => self.append(core, frame, reply),
                 Verdict::WaitFor(entry) => {
                     core.waits_for = Some(entry);

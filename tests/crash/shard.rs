@@ -338,6 +338,10 @@ impl Load {
             let partition = partition_of(&key);
             let version = self.gathered.next_offsets.get(&partition).copied().unwrap_or(0);
             self.streamed(partition, (6, Some(key.to_vec()), value.clone()));
+            self.gathered.lives.remove(&key[..]);
+            if value.is_some() && partition == 3 {
+                self.gathered.lives.insert(key.to_vec(), Life::For(PARTITION_TTL_MS));
+            }
             match value {
                 Some(value) => self.gathered.keys.insert(key.to_vec(), (value, version)),
                 None => self.gathered.keys.remove(&key[..]),
@@ -419,6 +423,7 @@ impl Load {
                     2 | 3 => self.write_events(),
                     4 => self.sweep(),
                     5 => self.trim(),
+                    6 => self.write_transaction(),
                     _ => self.write_one(),
                 }
             }

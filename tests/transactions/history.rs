@@ -113,6 +113,8 @@ impl History {
                     timestamp_ms,
                     producer,
                     condition,
+                    ttl: None,
+                    headers: Vec::new(),
                 };
                 (put, Some(number))
             }

@@ -91,6 +91,7 @@ impl Engine {
                     collection: if partition <= PARTITIONS { COLLECTION } else { OTHER },
                     number: (partition - 1) % PARTITIONS,
                     key_index: true,
+                    ttl_ms: 0,
                 })),
             })
             .collect();

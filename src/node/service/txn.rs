@@ -103,7 +103,8 @@ impl TxnService {
                 let message = format!("the values are more than {max_message} bytes (max-message)");
                 return Err(Failure::new(ErrorCode::MessageTooLarge, message));
             }
-            let found = found.map(|found| convert::value(found, place.number));
+            let found =
+                found.map(|found| convert::value(found, place.number, kept.snapshot.log_time_ms()));
             items.push(v1::read_txn_reply::Item { found });
         }
         Ok(v1::ReadTxnReply { items })
@@ -191,7 +192,8 @@ fn page(
         bytes += key.len() + value.len() + ROW_OVERHEAD_BYTES;
         rows.push(v1::scan_txn_reply::Row { key: key.into(), value });
     }
-    Ok(v1::ScanTxnReply { rows, more: rest.next().is_some() })
+    let more = if request.reverse { rest.next_back() } else { rest.next() };
+    Ok(v1::ScanTxnReply { rows, more: more.is_some() })
 }
 
 #[tonic::async_trait]

@@ -24,16 +24,14 @@ use prkdb_types::{
     command::ShardChange,
 };
 
+use self::overlay::{Known, Overlay, Version};
+use self::record::Record;
 pub use self::request::{
     Answer, CheckedBatch, Condition, Conflict, ConflictKind, KeyRules, Keyless, Refusal, Verdict,
     WriteRequest, check_key, check_value,
 };
 pub use self::stamp::LogClock;
 pub use self::transaction::{Basis, KeyChange, KeyRead, Transaction};
-use self::{
-    overlay::{Known, Overlay, Version},
-    record::Record,
-};
 use super::{
     kv::{
         catalog::CONTROL_PARTITION,
