@@ -18,14 +18,13 @@ use tracing::{info, warn};
 
 use super::{
     Config, NodeError,
-    ballast::Ballast,
     core::{Node, QUEUE_WRITES_MAX, ShardHandle},
-    driver::{Driver, DriverParts},
-    fatal::Fatal,
+    fatal::{Fatal, ShardObserver},
     janitor::{self, Cleaner, CleanerParts},
     proposer::Proposer,
     raft::{Group, GroupOptions},
 };
+use crate::driver::{Ballast, Driver, DriverParts, FlushMode};
 use crate::storage::{
     JudgedShard, Shard, ShardOptions, StorageError, TOMBSTONE_GRACE_MS,
     clock::{Clock, OsRng},
@@ -337,9 +336,13 @@ async fn start_shard(
         number,
         shard: Arc::clone(&shard),
         clock: Arc::clone(&node.clock),
-        metrics: Arc::clone(&node.metrics),
-        reserve: Arc::new(Ballast::new(directory)),
-        fatal: fatal.clone(),
+        observer: Arc::new(ShardObserver {
+            shard: number,
+            metrics: Arc::clone(&node.metrics),
+            fatal: fatal.clone(),
+        }),
+        reserve: Arc::new(Ballast::new(directory, Arc::new(RealDisk))),
+        mode: FlushMode::Synced,
     })
     .map_err(|source| NodeError::Io {
         action: "start threads of shard",

@@ -17,7 +17,6 @@ use tokio::{
 
 use super::{
     config::Config,
-    driver::Checkpointer,
     growth::Growth,
     limits::{Limits, names},
     metrics::Metrics,
@@ -26,6 +25,7 @@ use super::{
     raft::Group,
     router::{Route, Routes},
 };
+use crate::driver::Checkpointer;
 use crate::storage::{
     Shard, clock::Clock, dir::DataDir, kv::catalog::Catalog, sequencer::WriteRequest,
 };

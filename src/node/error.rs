@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use prkdb_types::ErrorCode;
 
-use crate::storage::{StorageError, dir::DirError};
+use crate::storage::{
+    StorageError,
+    dir::{DirError, Kind},
+};
 
 /// An error that ends a node or keeps it from starting.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,10 @@ impl NodeError {
                 io::ErrorKind::PermissionDenied => "ports below 1024 need a right: choose another",
                 _ => "",
             },
+            Self::Directory(DirError::WrongKind { found: Kind::Embedded, .. }) => {
+                "a program has it inside (PrkDb): let that program copy its data into a node through a \
+                 client, and give the node a directory of its own"
+            }
             Self::FewFiles { .. } => "raise it: ulimit -n 65536, or LimitNOFILE= of the service",
             _ => "",
         }

@@ -1,10 +1,40 @@
 //! How a thread of the node ends it: the first error wins, and whoever waits hears of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 
-use super::NodeError;
+use super::{NodeError, metrics::Metrics};
+use crate::{driver::Observer, storage::StorageError};
+
+/// Counts what the threads of a shard do, and ends the node when its log fails.
+#[derive(Debug)]
+pub(crate) struct ShardObserver {
+    pub(crate) shard: u32,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fatal: Fatal,
+}
+
+impl Observer for ShardObserver {
+    fn flushed(&self, bytes: u64, entries: usize, took: Duration) {
+        self.metrics.flushed(bytes, entries, took);
+    }
+
+    fn written_bytes(&self) -> u64 {
+        self.metrics.appended_bytes()
+    }
+
+    fn checkpointed(&self, bytes: u64, took: Duration) {
+        self.metrics.checkpointed(bytes, took);
+    }
+
+    fn failed(&self, source: StorageError) {
+        self.fatal.raise(NodeError::Shard { shard: self.shard, source });
+    }
+}
 
 /// The error that ends the node. A clone is another handle.
 #[derive(Clone, Debug, Default)]

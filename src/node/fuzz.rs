@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prkdb_proto::v1::{
     admin_server::AdminServer, collections_server::CollectionsServer, groups_server::GroupsServer,
-    kv_server::KvServer, stream_server::StreamServer,
+    kv_server::KvServer, stream_server::StreamServer, txn_server::TxnServer,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use super::{
     raft::{membership_from_bytes, membership_to_bytes},
     run::boot,
     security::AllowAll,
-    service::{Context, KvService, StreamService},
+    service::{Context, KvService, StreamService, TxnService},
 };
 use crate::{
     admin::{AdminService, CollectionsService, GroupsService},
@@ -48,6 +48,8 @@ pub enum Called {
     Kv,
     /// `Stream`.
     Stream,
+    /// `Txn`.
+    Txn,
     /// `Collections`.
     Collections,
     /// `Groups`.
@@ -107,6 +109,7 @@ impl Served {
         let service = match called {
             Called::Kv => "Kv",
             Called::Stream => "Stream",
+            Called::Txn => "Txn",
             Called::Collections => "Collections",
             Called::Groups => "Groups",
             Called::Admin => "Admin",
@@ -143,6 +146,10 @@ impl Served {
             }
             Called::Stream => {
                 let service = StreamServer::new(StreamService::new(context, stop));
+                service.max_decoding_message_size(bytes_max).call(request).await
+            }
+            Called::Txn => {
+                let service = TxnServer::new(TxnService::new(context));
                 service.max_decoding_message_size(bytes_max).call(request).await
             }
             Called::Collections => {

@@ -48,9 +48,18 @@ pub mod names {
     pub const SIZE: &str = "request-size";
     /// Writes that wait for a shard's proposer.
     pub const SHARD_QUEUE: &str = "shard-queue-writes";
+    /// Snapshots kept for transactions.
+    pub const TXN_SNAPSHOTS: &str = "transaction-snapshots";
     /// All of them.
-    pub const ALL: [&str; 6] =
-        [CONNECTIONS, NODE_BYTES, CONNECTION_BYTES, HTTP_CONNECTIONS, SIZE, SHARD_QUEUE];
+    pub const ALL: [&str; 7] = [
+        CONNECTIONS,
+        NODE_BYTES,
+        CONNECTION_BYTES,
+        HTTP_CONNECTIONS,
+        SIZE,
+        SHARD_QUEUE,
+        TXN_SNAPSHOTS,
+    ];
 }
 
 /// An amount that may be taken up to a limit.

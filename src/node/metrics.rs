@@ -77,6 +77,16 @@ methods! {
     ListOffsets = "Stream/ListOffsets";
     /// The list of consumer groups.
     ListGroups = "Groups/ListGroups";
+    /// The beginning of a transaction.
+    BeginTxn = "Txn/Begin";
+    /// A read of keys in a transaction.
+    ReadTxn = "Txn/Read";
+    /// A page of a range in a transaction.
+    ScanTxn = "Txn/Scan";
+    /// The commit of a transaction.
+    CommitTxn = "Txn/Commit";
+    /// The end of a transaction that is not committed.
+    RollbackTxn = "Txn/Rollback";
     /// The list of collections.
     ListCollections = "Collections/List";
     /// The creation of a collection.

@@ -5,14 +5,12 @@
 //!
 //! Does not know: commands, terminals. Only `raft` says openraft.
 
-mod ballast;
 mod boot;
 mod check;
 pub mod config;
 pub mod core;
 #[cfg(test)]
 mod denied_tests;
-mod driver;
 mod error;
 mod fatal;
 #[doc(hidden)]

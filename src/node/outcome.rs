@@ -4,7 +4,11 @@ use std::borrow::Cow;
 
 use prkdb_types::ErrorCode;
 
-use crate::storage::{StorageError, kv::tree::Leaf, sequencer::Refusal};
+use crate::storage::{
+    StorageError,
+    kv::tree::Leaf,
+    sequencer::{Conflict, Refusal},
+};
 
 /// What is known of a write that was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,17 @@ pub struct Failure {
     pub outcome: Outcome,
     /// For a version that does not match: the one the key has.
     pub current_version: Option<u64>,
+    /// For a transaction that conflicts: with what.
+    pub conflict: Option<Box<ConflictKey>>,
+}
+
+/// The key on which a transaction failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictKey {
+    /// Its collection: the id until a service says the name.
+    pub collection: String,
+    /// The key.
+    pub key: bytes::Bytes,
 }
 
 impl Failure {
@@ -42,6 +57,7 @@ impl Failure {
             hint: Cow::Borrowed(""),
             outcome: Outcome::NotApplied,
             current_version: None,
+            conflict: None,
         }
     }
 
@@ -60,8 +76,12 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
+        let key = |Conflict { collection, key, .. }| {
+            Box::new(ConflictKey { collection: collection.to_string(), key })
+        };
         Self {
             current_version: refusal.current_version,
+            conflict: refusal.conflict.map(key),
             ..Self::new(refusal.code, refusal.message)
         }
     }

@@ -15,6 +15,7 @@ use prkdb_proto::{
     v1::{
         admin_server::AdminServer, collections_server::CollectionsServer,
         groups_server::GroupsServer, kv_server::KvServer, stream_server::StreamServer,
+        txn_server::TxnServer,
     },
 };
 use tokio::{
@@ -33,7 +34,7 @@ use super::{
     core::Phase,
     limits::{self, CONNECTION_STREAMS_MAX, Connection as Place, HANDSHAKE_TIME_MAX},
     security::Policy,
-    service::{Context, KvService, StreamService},
+    service::{Context, KvService, StreamService, TxnService},
 };
 use crate::admin::{AdminService, CollectionsService, GroupsService};
 
@@ -49,10 +50,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a client sends first: the preface of HTTP/2.
 const PREFACE_BYTES: usize = 24;
 /// What the health service knows; the empty name is the node.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "prkdb.v1.Kv",
     "prkdb.v1.Stream",
+    "prkdb.v1.Txn",
     "prkdb.v1.Collections",
     "prkdb.v1.Groups",
     "prkdb.v1.Admin",
@@ -97,6 +99,9 @@ pub async fn serve(
     let streams = StreamServer::new(StreamService::new(context.clone(), stop.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let transactions = TxnServer::new(TxnService::new(context.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let groups =
         GroupsServer::new(GroupsService::new(context.clone())).max_decoding_message_size(bytes_max);
     let collections = CollectionsServer::new(CollectionsService::new(context.clone()))
@@ -107,6 +112,7 @@ pub async fn serve(
     let served = builder()
         .add_service(kv)
         .add_service(streams)
+        .add_service(transactions)
         .add_service(collections)
         .add_service(groups)
         .add_service(admin)

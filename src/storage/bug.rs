@@ -46,6 +46,18 @@ pub enum Bug {
     ExpiryNotRead,
     /// A decoder believes a length before it looks whether so many bytes are there.
     LengthBelieved,
+    /// A transaction may write what was written since its snapshot.
+    WritesNotValidated,
+    /// A serializable transaction may have read keys that were changed since its snapshot.
+    ReadsNotValidated,
+    /// A serializable transaction may have read ranges that were changed since its snapshot.
+    RangesNotValidated,
+    /// A transaction is validated against what is applied, not against what is accepted.
+    OverlayNotConsulted,
+    /// A key without a value is taken for one that never had a value.
+    RemovalsIgnored,
+    /// A repeat of a transaction is not known.
+    RepeatNotKnown,
 }
 
 #[cfg(debug_assertions)]

@@ -27,10 +27,10 @@ mod model_tests;
 
 pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
 pub use error::StorageError;
+pub use kv::{range::KeyRange, snapshot::ShardSnapshot};
 pub use shard::{
     CHECKPOINT_BYTES, CleanDone, CleanJob, CleanStep, CopyPart, Fetched, Found, JudgedShard,
-    KeyRange, Overdue, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot, TOMBSTONE_GRACE_MS,
-    adopt,
+    Overdue, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot, TOMBSTONE_GRACE_MS, adopt,
 };
 pub use stream::{Bounds, SidecarDone, SidecarJob, TrimPoint};
 pub use values::ValueReader;

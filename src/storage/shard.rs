@@ -8,9 +8,9 @@
 //! - `stream`: the batches of a partition from an offset on.
 //! - `checkpoint`: when one is due, and what a shard opens with.
 //! - `clean`: what nobody can need any more is taken out of the log. `retention`: what may go.
+//! - `jobs`: the log's calls.
 //! - `copy`: the files of the last one, for a backup.
 //! - `read`: what readers see of the keys.
-//! - `range`: keys in order, without those that are expired.
 //!
 //! Owns the order of the locks (checkpoints, log, state, streams). Does not know who drives it.
 
@@ -18,14 +18,12 @@ mod apply;
 mod checkpoint;
 mod clean;
 mod copy;
-mod range;
+mod jobs;
 mod read;
 mod retention;
 mod stream;
 
 use std::{
-    io,
-    ops::Range,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -39,7 +37,6 @@ use self::checkpoint::{Checkpoints, no_streams};
 pub use self::{
     clean::{CleanDone, CleanJob, CleanStep},
     copy::{CopyPart, ShardCopy, adopt},
-    range::KeyRange,
     read::{Found, Snapshot},
     retention::Overdue,
     stream::Fetched,
@@ -54,10 +51,7 @@ use super::{
         state::{PartitionStats, Roots, State},
     },
     log::{
-        Evidence, FlushJob, HISTORY_FIRST, JudgedLog, Log, LogState, PrepareDone, PrepareJob,
-        Prepared, Recovery, Segments,
-        entry::{Entry, LogId, Vote},
-        header::Lsn,
+        Evidence, HISTORY_FIRST, JudgedLog, Log, Recovery, Segments,
         options::{GROUP_BYTES_MAX, LogOptions},
     },
     sequencer::{Sequencer, Verdict, WriteRequest},
@@ -246,138 +240,6 @@ impl Shard {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`Log::append`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn append(&self, entries: Vec<Entry>) -> Result<Lsn, StorageError> {
-        self.log().append(entries)
-    }
-
-    /// As [`Log::save_vote`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn save_vote(&self, vote: Vote) -> Result<Lsn, StorageError> {
-        self.log().save_vote(vote)
-    }
-
-    /// As [`Log::truncate_after`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn truncate_after(&self, kept: Option<LogId>) -> Result<Lsn, StorageError> {
-        self.log().truncate_after(kept)
-    }
-
-    /// As [`Log::purge`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn purge(&self, up_to: LogId) -> Result<Lsn, StorageError> {
-        self.log().purge(up_to)
-    }
-
-    /// As [`Log::set_committed`].
-    pub fn set_committed(&self, committed: Option<LogId>) {
-        self.log().set_committed(committed);
-    }
-
-    /// As [`Log::committed`].
-    pub fn committed(&self) -> Option<LogId> {
-        self.log().committed()
-    }
-
-    /// As [`Log::vote`].
-    pub fn vote(&self) -> Option<Vote> {
-        self.log().vote()
-    }
-
-    /// As [`Log::state`].
-    pub fn log_state(&self) -> LogState {
-        self.log().state()
-    }
-
-    /// As [`Log::last_sequence`].
-    pub fn last_sequence(&self, term: u64) -> u64 {
-        self.log().last_sequence(term)
-    }
-
-    /// As [`Log::log_id_at`].
-    pub fn log_id_at(&self, index: u64) -> Option<LogId> {
-        self.log().log_id_at(index)
-    }
-
-    /// Reads entries of a range, from its start up to about `bytes_max` bytes, but at least one if
-    /// there is one. Nothing at or below the purge mark.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn read(&self, range: Range<u64>, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
-        let plan = self.log().plan_read(range, bytes_max);
-        plan.run()
-    }
-
-    /// As [`Log::next_flush`].
-    pub fn next_flush(&self) -> Option<FlushJob> {
-        self.log().next_flush()
-    }
-
-    /// As [`Log::flushed`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn flushed(&self, job: FlushJob, result: io::Result<()>) -> Result<Lsn, StorageError> {
-        self.log().flushed(job, result)
-    }
-
-    /// As [`Log::next_prepare`].
-    pub fn next_prepare(&self) -> Option<PrepareJob> {
-        self.log().next_prepare()
-    }
-
-    /// As [`Log::prepared`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn prepared(
-        &self,
-        job: PrepareJob,
-        result: io::Result<PrepareDone>,
-    ) -> Result<Prepared, StorageError> {
-        self.log().prepared(job, result)
-    }
-
-    /// As [`Log::mark_synced`].
-    pub fn mark_synced(&self) -> Option<Lsn> {
-        self.log().mark_synced()
-    }
-
-    /// As [`Log::synced_lsn`].
-    pub fn synced_lsn(&self) -> Lsn {
-        self.log().synced_lsn()
-    }
-
-    /// As [`Log::has_unflushed`].
-    pub fn has_unflushed(&self) -> bool {
-        self.log().has_unflushed()
-    }
-
-    /// As [`Log::on_reserve`].
-    pub fn on_reserve(&self, is_on_reserve: bool) {
-        self.log().on_reserve(is_on_reserve);
-    }
-
-    /// As [`Log::disk_is_full`].
-    pub fn disk_is_full(&self) -> bool {
-        self.log().disk_is_full()
-    }
-
-    /// As [`Log::set_now`].
-    pub fn set_now(&self, now_ms: i64) {
-        self.log().set_now(now_ms);
     }
 
     /// Decides a write on the applied state.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use prkdb_types::{BatchError, DecompressLimit, Records};
 
 use super::{
-    Found, Snapshot, StorageError,
+    Found, StorageError,
     kv::{state::DECOMPRESSED_BYTES_MAX, tree::Leaf},
-    log::{PinnedSegments, Segment, Segments},
+    log::{PinnedSegments, Segment},
 };
 
 /// Batches that a reader keeps. Neighbouring keys of one load lie in a batch for each partition.
@@ -34,9 +34,9 @@ struct Kept {
 
 impl ValueReader {
     /// Returns a reader of what the keys of a snapshot point at.
-    pub fn new(snapshot: &Snapshot) -> Self {
+    pub(super) fn new(segments: &PinnedSegments) -> Self {
         // The clone counts a reference.
-        Self { segments: snapshot.segments.clone(), kept: VecDeque::new() }
+        Self { segments: segments.clone(), kept: VecDeque::new() }
     }
 
     /// Reads the record at a leaf.
@@ -73,12 +73,12 @@ impl Kept {
     }
 }
 
-/// Reads the record at a leaf.
+/// Reads the record at a leaf from its segment, if that is part of the log.
 ///
 /// # Errors
 /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-pub(super) fn read(segments: &Segments, leaf: Leaf) -> Result<Found, StorageError> {
-    let segment = segment(segments, leaf)?;
+pub(super) fn read(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Found, StorageError> {
+    let segment = known(segment, leaf)?;
     let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
     found(&segment, leaf, &records, start)
 }
@@ -88,10 +88,10 @@ pub(super) fn read(segments: &Segments, leaf: Leaf) -> Result<Found, StorageErro
 /// # Errors
 /// As [`read`].
 pub(super) fn read_with_headers(
-    segments: &Segments,
+    segment: Option<Arc<Segment>>,
     leaf: Leaf,
 ) -> Result<(Found, Vec<(String, Bytes)>), StorageError> {
-    let segment = segment(segments, leaf)?;
+    let segment = known(segment, leaf)?;
     let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
     let found = found(&segment, leaf, &records, start)?;
     let record = records.get_at(start).map_err(|error| damaged(&segment, leaf, &error))?;
@@ -99,10 +99,6 @@ pub(super) fn read_with_headers(
         (name.to_owned(), Bytes::copy_from_slice(value.unwrap_or_default()))
     };
     Ok((found, record.headers().map(own).collect()))
-}
-
-fn segment(segments: &Segments, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
-    known(segments.get(u64::from(leaf.segment)), leaf)
 }
 
 fn known(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {

@@ -188,3 +188,18 @@ fn a_secret_has_no_flag() {
         assert!(said.stderr.contains("unexpected argument '--password'"), "{}", said.stderr);
     }
 }
+
+#[test]
+fn a_directory_that_a_program_has_inside_is_refused_and_can_be_looked_at() {
+    let home = Home::new();
+    let path = home.dir.path().join("d");
+    let db = prkdb::PrkDb::builder().with_data_dir(&path).build().unwrap();
+    db.kv().put("a", "1").wait().unwrap();
+    db.close().unwrap();
+    let parts = ["is of kind embedded, not node", "hint: a program has it inside (PrkDb)"];
+    refused(&home, "--data-dir d --listen 127.0.0.1:0", 13, &parts);
+    let said = home.run("wal verify --data-dir d");
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let db = prkdb::PrkDb::builder().with_data_dir(&path).build().unwrap();
+    assert!(db.kv().get("a").wait().unwrap().is_some());
+}

@@ -49,7 +49,7 @@ fn planted_checkpoint_without_windows_is_caught() {
 
 /// A load that ended cleanly, with checkpoints.
 fn ended() -> Load {
-    let load = run_with(1, 150, CHECKPOINT_BYTES);
+    let load = run_with(2, 150, CHECKPOINT_BYTES);
     load.shard.mark_synced();
     load.drive();
     assert!(load.shard.last_checkpoint().is_some());

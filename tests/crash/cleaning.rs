@@ -4,7 +4,6 @@
 use std::{ops::Bound, path::Path, sync::Arc};
 
 use prkdb::storage::{
-    ValueReader,
     bug::{self, Bug},
     disk::{Disk, sim::SimDisk},
     log::inspect::{self, Depth, LogOwner},
@@ -78,7 +77,7 @@ fn a_snapshot_reads_what_was_cleaned_away_since() {
     let snapshot = load.shard.scan(COLLECTION).unwrap();
     let all = || snapshot.range(Bound::Unbounded, Bound::Unbounded);
     let read = || {
-        let mut values = ValueReader::new(&snapshot);
+        let mut values = snapshot.values();
         all().map(|(key, leaf)| (key, values.read(leaf).unwrap())).collect::<Vec<_>>()
     };
     let before = read();

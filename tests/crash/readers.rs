@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use prkdb::storage::{
-    Shard, ValueReader,
+    Shard,
     log::entry::{Entry, LogId, Payload},
     sequencer::{CheckedBatch, Condition, Sequencer, SequencerLimits, Verdict, WriteRequest},
 };
@@ -148,7 +148,7 @@ fn each_record_of_a_batch_is_read_from_its_place() {
         write(&shard, &mut sequencer, index, &request);
     }
     let check = |shard: &Arc<Shard>| {
-        let mut reader = ValueReader::new(&shard.scan(1).unwrap());
+        let mut reader = shard.scan(1).unwrap().values();
         for (offset, (key, value)) in (0..).zip(&expected) {
             let found = shard.get(1, key).unwrap().unwrap();
             assert_eq!((&found.value[..], found.version), (&value[..], offset));

@@ -4,7 +4,11 @@
 //! tests know the binary and the client crate. Figures: `cargo test --test kill -- --nocapture`; more
 //! kills: `PRKDB_KILLS=100` before it.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed set-up should stop the test"
+)]
 
 mod files;
 mod ledger;
@@ -13,4 +17,5 @@ mod proxy;
 mod rounds;
 mod server;
 mod streams;
+mod transactions;
 mod writers;

@@ -19,6 +19,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     /// How many files it may open.
     files: Option<u32>,
+    /// How many data shards it begins with.
+    shards: u32,
 }
 
 impl Server {
@@ -27,13 +29,23 @@ impl Server {
         Self::start_with(None)
     }
 
+    /// Starts a node with so many data shards.
+    pub(crate) fn start_with_shards(shards: u32) -> Self {
+        Self::start_as(None, shards)
+    }
+
     /// Starts a node that may open so many files.
     pub(crate) fn start_with(files: Option<u32>) -> Self {
+        Self::start_as(files, 1)
+    }
+
+    fn start_as(files: Option<u32>, shards: u32) -> Self {
         let home = tempfile::tempdir().unwrap();
         // An address of our own, so that no other test takes the port between two lives.
         let [a, b, _, _] = random().to_le_bytes();
         let own = Ipv4Addr::new(127, a | 1, b, 1);
-        let mut server = Self { home, address: SocketAddr::from((own, 0)), child: None, files };
+        let mut server =
+            Self { home, address: SocketAddr::from((own, 0)), child: None, files, shards };
         server.start_again();
         server
     }
@@ -112,7 +124,7 @@ impl Server {
         command
             .args(["serve", "--http", "none", "--data-dir", "d", "--segment-bytes", "1MiB"])
             // So that kills come inside of checkpoints, and starts begin with one.
-            .args(["--checkpoint-bytes", "64KiB"])
+            .args(["--checkpoint-bytes", "64KiB", "--shards", &self.shards.to_string()])
             .args(["--log-format", "json", "--listen", &self.address.to_string()])
             .env_clear()
             .env("HOME", self.home.path())

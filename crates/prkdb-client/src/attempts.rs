@@ -22,6 +22,39 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How often a transaction that conflicts is run.
+const RUNS_MAX: u32 = 64;
+/// The first pause between two of them.
+const RUN_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The longest.
+const RUN_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// The pauses between the runs of a transaction that conflicts.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    left: u32,
+    pause: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { left: RUNS_MAX - 1, pause: RUN_PAUSE_MIN }
+    }
+}
+
+impl Pauses {
+    /// Waits before the next run; returns the conflict where there is none.
+    pub(crate) async fn rest(&mut self, conflict: ClientError) -> Result<(), ClientError> {
+        if self.left == 0 {
+            return Err(conflict);
+        }
+        self.left -= 1;
+        sleep_until(Instant::now() + jittered(self.pause)).await;
+        self.pause = (self.pause * 2).min(RUN_PAUSE_MAX);
+        Ok(())
+    }
+}
+
 /// What an operation does to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {

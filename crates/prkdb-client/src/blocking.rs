@@ -20,6 +20,8 @@
 //! # }
 //! ```
 
+mod transaction;
+
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -31,6 +33,8 @@ use crate::{
     kv::{Delete, Get, Put, Read, Written},
     producer::{self, Delivered, Delivery, ProducerCounts, ProducerOptions, Record},
 };
+
+pub use self::transaction::Transaction;
 
 /// The thread that everything of one client runs on.
 #[derive(Debug)]

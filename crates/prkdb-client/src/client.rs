@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1;
-use prkdb_types::{ErrorKind, headers::Ttl};
+use prkdb_types::{ErrorKind, Isolation, headers::Ttl};
 use tokio::time::Instant;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use crate::{
-    attempts::{Attempts, Effect},
+    attempts::{Attempts, Effect, Pauses},
     backup::BackupStream,
     error::ClientError,
     kv::{Delete, Expire, Get, MultiGet, Put, Read, Renewed, Written},
@@ -19,6 +19,7 @@ use crate::{
     routes::Partitions,
     scan::{Scan, ScanStream},
     shared::Shared,
+    transaction::{Committed, Transaction, TransactionOptions},
     write::Write,
 };
 
@@ -56,7 +57,7 @@ pub enum Health {
 /// A handle on a cluster. Clones share connections, lanes and what is known of the cluster.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     limit: Limit,
 }
 
@@ -154,6 +155,45 @@ impl Client {
     /// See [`ClientError`].
     pub async fn scan(&self, scan: Scan) -> Result<ScanStream, ClientError> {
         ScanStream::open(&self.shared, self.attempts("scan", Effect::None), scan).await
+    }
+
+    /// Begins a transaction with snapshot isolation.
+    pub fn begin(&self) -> Transaction {
+        self.begin_with(TransactionOptions::default())
+    }
+
+    /// Begins a transaction.
+    pub fn begin_with(&self, options: TransactionOptions) -> Transaction {
+        // A clone shares the connections.
+        Transaction::new(self.clone(), options)
+    }
+
+    /// Runs a transaction and commits it; runs it again where it conflicts, up to 64 times, after a pause
+    /// that grows. `run` must not do anything that cannot be done twice.
+    ///
+    /// # Errors
+    /// What `run` returned, or the commit.
+    pub async fn transact<T, F>(
+        &self,
+        isolation: Isolation,
+        mut run: F,
+    ) -> Result<(T, Committed), ClientError>
+    where
+        F: AsyncFnMut(&mut Transaction) -> Result<T, ClientError>,
+    {
+        let mut pauses = Pauses::default();
+        loop {
+            let options = TransactionOptions { isolation, ..TransactionOptions::default() };
+            let mut tx = self.begin_with(options);
+            let outcome = match run(&mut tx).await {
+                Ok(value) => tx.commit().await.map(|committed| (value, committed)),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if error.is_conflict() => pauses.rest(error).await?,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Returns the partitions of a collection, from memory where they are known.
@@ -392,7 +432,7 @@ impl Client {
     }
 
     /// Begins to count the attempts of an operation.
-    fn attempts(&self, operation: &'static str, effect: Effect) -> Attempts {
+    pub(crate) fn attempts(&self, operation: &'static str, effect: Effect) -> Attempts {
         self.shared.attempts(operation, effect, self.deadline())
     }
 

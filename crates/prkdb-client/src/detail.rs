@@ -11,7 +11,7 @@ use prkdb_types::ErrorCode;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::error::{Outcome, Refusal};
+use crate::error::{ConflictKey, Outcome, Refusal};
 
 /// The type that names our detail inside `google.rpc.Status`.
 const DETAIL_TYPE: &str = "type.googleapis.com/prkdb.v1.ErrorDetail";
@@ -39,6 +39,7 @@ pub(crate) fn of_status(status: &Status) -> Refusal {
             leader_address: String::new(),
             outcome: None,
             current_version: None,
+            conflict: None,
             detailed: false,
         },
     }
@@ -58,6 +59,11 @@ pub(crate) fn refusal(detail: ErrorDetail, status: Option<Code>) -> Refusal {
         Some(_) => detail.message,
         None => format!("{} ({})", detail.message, detail.code),
     };
+    let is_conflict = known == Some(ErrorCode::ConflictDetected);
+    let conflict = is_conflict.then_some(ConflictKey {
+        collection: detail.conflict_collection,
+        key: detail.conflict_key,
+    });
     Refusal {
         code: known.or(status.map(code_of)).unwrap_or(ErrorCode::Internal),
         message,
@@ -65,6 +71,7 @@ pub(crate) fn refusal(detail: ErrorDetail, status: Option<Code>) -> Refusal {
         leader_address: detail.leader_address,
         outcome,
         current_version: detail.current_version,
+        conflict,
         detailed: true,
     }
 }

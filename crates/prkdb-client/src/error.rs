@@ -5,6 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prkdb_proto::v1::ErrorDetail;
 use prkdb_types::{BatchError, ErrorCode, ErrorKind, Retry};
 
@@ -56,8 +57,19 @@ pub struct Refusal {
     pub outcome: Option<Outcome>,
     /// For `version_mismatch`: the version the key has now.
     pub current_version: Option<u64>,
+    /// For `conflict_detected`: the first key at fault.
+    pub conflict: Option<ConflictKey>,
     /// Whether the server said so itself; else it was concluded from the gRPC code.
     pub detailed: bool,
+}
+
+/// The key on which a transaction failed: another write of it came first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictKey {
+    /// Its collection.
+    pub collection: String,
+    /// The key.
+    pub key: Bytes,
 }
 
 /// An operation that failed.
@@ -230,6 +242,20 @@ impl ClientError {
             Self::Refused(refusal) => refusal.current_version,
             _ => None,
         }
+    }
+
+    /// Returns the key on which a transaction failed.
+    pub fn conflict(&self) -> Option<&ConflictKey> {
+        match self {
+            Self::Refused(refusal) => refusal.conflict.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a transaction that ended with it may be run again from its start: nothing of it
+    /// was applied, and on another snapshot it may be.
+    pub fn is_conflict(&self) -> bool {
+        crate::transaction::is_conflict(self.code())
     }
 
     /// Makes the error of a detail that came inside a stream.

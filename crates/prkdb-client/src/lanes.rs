@@ -21,7 +21,7 @@ const SEQUENCE_MASK: u32 = u32::MAX >> 1;
 const PRODUCER_MASK: u64 = u64::MAX >> 1;
 
 /// A partition of a collection, by numbers that are never given out twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PartitionKey {
     pub(crate) collection: u32,
     pub(crate) partition: u32,
@@ -113,9 +113,14 @@ impl LaneGuard {
 
     /// Counts a write that was applied.
     pub(crate) fn advance(&mut self, key: PartitionKey) {
+        self.advance_by(key, 1);
+    }
+
+    /// Counts records that were applied.
+    pub(crate) fn advance_by(&mut self, key: PartitionKey, records: u32) {
         if let Some(lane) = &mut self.lane {
             let sequence = lane.sequences.entry(key).or_insert(0);
-            *sequence = sequence_after(*sequence, 1);
+            *sequence = sequence_after(*sequence, records);
         }
     }
 

@@ -4,6 +4,7 @@
 //! within a deadline, under the same producer and sequence, so that a write is applied at most once.
 //! A [`Producer`] makes batches of records and sends them; a [`BatchWriter`] sends batches that are made
 //! already. A [`Consumer`] reads the records of a collection by their offsets and follows what is appended.
+//! A [`Transaction`] reads one snapshot and applies what it wrote as one.
 //! [`blocking`] has the same for programs without an async runtime. Every failure is a [`ClientError`] that
 //! says what is known about the write.
 //!
@@ -31,6 +32,7 @@ mod kv;
 mod options;
 mod producer;
 mod scan;
+mod transaction;
 
 mod attempts;
 mod exchange;
@@ -58,16 +60,20 @@ pub use clock::{Clock, SystemClock};
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerOptions, FetchedBatch, FetchedRecords, StartAt,
 };
-pub use error::{Attempt, ClientError, Outcome, Refusal};
+pub use error::{Attempt, ClientError, ConflictKey, Outcome, Refusal};
 pub use kv::{
     Condition, Consistency, Delete, Expire, Expiry, Get, MultiGet, Put, Read, Renewed, Value,
     Written,
 };
 pub use options::{ClientOptions, Transport};
-pub use prkdb_types::{Compression, ErrorCode, ErrorKind, RecordView, Retry, headers::Ttl};
+pub use prkdb_types::{
+    Compression, ErrorCode, ErrorKind, Isolation, RecordView, Retry, headers::Ttl,
+    transaction::Order,
+};
 pub use producer::{Delivered, Delivery, Producer, ProducerCounts, ProducerOptions, Record};
 pub use routes::Partitions;
 pub use scan::{Row, Scan, ScanStream, ShardRevision};
+pub use transaction::{Committed, Transaction, TransactionOptions};
 
 /// The messages of the wire that collections and administration are described with.
 pub use prkdb_proto::v1 as wire;
@@ -76,3 +82,8 @@ pub use prkdb_proto::v1 as wire;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The programs of the guide, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/transactions.md")]
+struct Transactions;

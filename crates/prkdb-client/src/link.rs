@@ -17,6 +17,7 @@ use prkdb_proto::v1::{
     MetadataReply, MetadataRequest, admin_client::AdminClient,
     collections_client::CollectionsClient, exchange_reply, exchange_request,
     groups_client::GroupsClient, kv_client::KvClient, stream_client::StreamClient,
+    txn_client::TxnClient,
 };
 use prkdb_types::ErrorCode;
 use tokio::{sync::OnceCell, time::timeout};
@@ -133,6 +134,10 @@ impl Link {
 
     pub(crate) fn stream(&self) -> StreamClient<Channel> {
         StreamClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn txn(&self) -> TxnClient<Channel> {
+        TxnClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn groups(&self) -> GroupsClient<Channel> {

@@ -49,7 +49,7 @@ impl Shared {
     /// Sends one call until it is answered for good.
     pub(crate) async fn call<Ask, Answer, Call>(
         &self,
-        mut attempts: Attempts,
+        attempts: Attempts,
         message: Ask,
         call: impl Fn(Arc<Link>, Request<Ask>) -> Call,
     ) -> Result<Answer, ClientError>
@@ -57,7 +57,21 @@ impl Shared {
         Ask: Clone,
         Call: Future<Output = Result<Response<Answer>, Status>>,
     {
-        let mut address = String::new();
+        self.call_at(attempts, String::new(), message, call).await
+    }
+
+    /// As [`Shared::call`], at an address first; empty = wherever the client sends its calls.
+    pub(crate) async fn call_at<Ask, Answer, Call>(
+        &self,
+        mut attempts: Attempts,
+        mut address: String,
+        message: Ask,
+        call: impl Fn(Arc<Link>, Request<Ask>) -> Call,
+    ) -> Result<Answer, ClientError>
+    where
+        Ask: Clone,
+        Call: Future<Output = Result<Response<Answer>, Status>>,
+    {
         loop {
             let fault = match self.call_once(&attempts, &address, &message, &call).await {
                 Ok(answer) => return Ok(answer),

@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "prkdb/v1/collections.proto",
     "prkdb/v1/groups.proto",
     "prkdb/v1/admin.proto",
+    "prkdb/v1/txn.proto",
 ];
 
 #[test]

@@ -106,6 +106,12 @@ error_codes! {
     AlterRefused = "alter_refused", FAILED_PRECONDITION, Conflict, 7, No;
     /// The key's version is not the one the write asked for.
     VersionMismatch = "version_mismatch", ABORTED, Conflict, 7, No;
+    /// Another write came between a transaction's snapshot and its commit: run it again.
+    ConflictDetected = "conflict_detected", ABORTED, Conflict, 7, No;
+    /// The transaction's snapshot is not kept any more: run it again.
+    SnapshotGone = "snapshot_gone", ABORTED, Conflict, 7, No;
+    /// A transaction covers the collections of one shard, and these lie in several.
+    CrossShard = "cross_shard", FAILED_PRECONDITION, Invalid, 1, No;
     /// A key must have at least one byte.
     KeyEmpty = "key_empty", INVALID_ARGUMENT, Invalid, 1, No;
     /// The key is longer than the node's limit.

@@ -3,6 +3,7 @@
 //!
 //! Pure functions and plain data: nothing here does input or output, looks at a clock or spawns.
 
+pub mod adapter;
 pub mod batch;
 pub mod collection;
 pub mod command;
@@ -10,6 +11,7 @@ pub mod crc;
 pub mod headers;
 pub mod limits;
 pub mod partition;
+pub mod transaction;
 
 mod error;
 
@@ -25,3 +27,4 @@ pub use command::{CommandError, ShardCommand};
 pub use crc::{Crc32c, crc32c};
 pub use error::{ErrorCode, ErrorKind, Retry};
 pub use partition::{PartitionTable, Partitioner, murmur2};
+pub use transaction::{Isolation, TransactionError};

@@ -33,6 +33,20 @@ pub const MAX_KEYED_BATCH_RECORDS: u32 = 4096;
 /// any of them gets its original answer.
 pub const PRODUCER_WINDOW_BATCHES: usize = 16;
 
+/// How many keys a transaction may write: its batches of one partition are all remembered, so that a
+/// repeat of the commit gets its original answer.
+pub const MAX_TRANSACTION_WRITES: usize = 65_536;
+
+/// How many keys a serializable transaction may read one by one: each is looked at again at the commit,
+/// while the shard decides nothing else.
+pub const MAX_TRANSACTION_READS: usize = 65_536;
+
+/// How many ranges a serializable transaction may read, for the same reason.
+pub const MAX_TRANSACTION_RANGES: usize = 1024;
+
+/// How many savepoints a transaction may have at once.
+pub const MAX_SAVEPOINTS: usize = 1024;
+
 /// How many lanes, and so single writes at once, a client keeps on its connection.
 pub const EXCHANGE_LANES_MAX: usize = 256;
 
@@ -54,4 +68,6 @@ pub const MAX_TTL_MS: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 const _: () = assert!(MAX_KEY_DEFAULT <= MAX_KEY_CEILING);
 const _: () = assert!(MAX_VALUE_DEFAULT <= MAX_VALUE_CEILING);
 const _: () = assert!(MAX_MESSAGE_DEFAULT >= MAX_VALUE_DEFAULT + MIB);
+const _: () =
+    assert!(MAX_TRANSACTION_WRITES <= PRODUCER_WINDOW_BATCHES * MAX_KEYED_BATCH_RECORDS as usize);
 const _: () = assert!(MAX_KEYED_BATCH_RECORDS <= 65_536, "an ordinal is a u16");

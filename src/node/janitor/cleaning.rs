@@ -6,7 +6,8 @@ use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use crate::{
-    node::{NodeError, driver::Checkpointer, fatal::Fatal, metrics::Metrics, raft::Group},
+    driver::Checkpointer,
+    node::{NodeError, fatal::Fatal, metrics::Metrics, raft::Group},
     storage::{CleanJob, CleanStep, Shard, clock::Clock},
 };
 

@@ -17,7 +17,8 @@ use super::{
     types::{Once, Proposal, TypeConfig},
 };
 use crate::{
-    node::{NodeError, driver::Flusher, growth::Growth},
+    driver::Flusher,
+    node::{NodeError, growth::Growth},
     storage::{
         Shard,
         kv::state::Applied,

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::types::{TypeConfig, from_entry, from_log_id, from_vote, to_entry, to_log_id, to_vote};
 use crate::{
-    node::driver::Flusher,
+    driver::Flusher,
     storage::{Shard, StorageError, log::header::Lsn},
 };
 

@@ -22,9 +22,9 @@ use tokio::sync::Mutex;
 
 use super::{log_store::LogStore, state_machine::StateMachine, types::TypeConfig};
 use crate::{
+    driver::{Driver, DriverParts, FlushMode, Reserve},
     node::{
-        driver::{Driver, DriverParts, Reserve},
-        fatal::Fatal,
+        fatal::{Fatal, ShardObserver},
         metrics::Metrics,
     },
     storage::{
@@ -100,9 +100,13 @@ impl Place {
             number: 1,
             shard: Arc::clone(&shard),
             clock: Arc::new(SystemClock::new()),
-            metrics: Arc::new(Metrics::new()),
+            observer: Arc::new(ShardObserver {
+                shard: 1,
+                metrics: Arc::new(Metrics::new()),
+                fatal: fatal.clone(),
+            }),
             reserve: Arc::new(NoReserve),
-            fatal: fatal.clone(),
+            mode: FlushMode::Synced,
         })
         .unwrap();
         let store = LogStore::new(Arc::clone(&shard), driver.flusher());

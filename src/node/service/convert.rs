@@ -27,7 +27,7 @@ fn own(bytes: &Bytes) -> Bytes {
 }
 
 /// Returns a producer's stamp.
-fn stamp(producer: Option<v1::Producer>) -> Result<Option<ProducerStamp>, Failure> {
+pub(super) fn stamp(producer: Option<v1::Producer>) -> Result<Option<ProducerStamp>, Failure> {
     let Some(producer) = producer else { return Ok(None) };
     let invalid = |field: &str, value: u64| {
         let message = format!("producer.{field} is {value}, it is too large");
@@ -58,7 +58,8 @@ fn place(route: &Route, key: &[u8], claimed: Option<u32>) -> Result<PartitionPla
     Ok(place)
 }
 
-fn check_value(node: &Node, value: &[u8]) -> Result<(), Failure> {
+/// Refuses a value that is too long.
+pub(super) fn check_value(node: &Node, value: &[u8]) -> Result<(), Failure> {
     let limit = node.config().max_value;
     if value.len() <= limit {
         return Ok(());

@@ -21,11 +21,11 @@ use crate::{
         core::Submission,
         limits::HeldBytes,
         metrics::Method,
-        outcome::{Failure, Reply},
+        outcome::{Failure, Reply, Written},
         router::Route,
         security::{Action, Resource},
     },
-    storage::sequencer::check_key,
+    storage::sequencer::{WriteRequest, check_key},
 };
 
 /// A stream of replies.
@@ -63,14 +63,13 @@ pub(super) fn stopping() -> Failure {
 /// for it still: a client that gives up does not make room for more.
 ///
 /// Cancel safety: dropped, the write may still be applied.
-async fn write(
+pub(super) async fn submit(
     context: &Context,
     caller: &Caller,
     held: HeldBytes,
-    routed: Routed,
-) -> Result<v1::WriteReply, Failure> {
-    let shard = Arc::clone(&context.node.shard(routed.shard)?.shard);
-    let shape = ReplyShape { shard, number: routed.number, wants_previous: routed.wants_previous };
+    shard: u32,
+    request: WriteRequest,
+) -> Result<Written, Failure> {
     let (answer, answered) = oneshot::channel();
     let reply: Reply = Box::new(move |result| {
         drop(held);
@@ -78,17 +77,25 @@ async fn write(
         let _gone = answer.send(result);
     });
     let deadline = Some(caller.deadline);
-    context.node.submit(routed.shard, Submission { request: routed.request, deadline, reply });
-    let written = match tokio::time::timeout_at(caller.deadline, answered).await {
-        Ok(Ok(result)) => result?,
-        Ok(Err(_)) => {
-            return Err(Failure::unknown("the node stopped before the write was applied"));
-        }
-        Err(_) => {
-            return Err(Failure::unknown("the deadline passed; the write may still be applied"));
-        }
-    };
-    write_reply(&written, &shape)
+    context.node.submit(shard, Submission { request, deadline, reply });
+    match tokio::time::timeout_at(caller.deadline, answered).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(Failure::unknown("the node stopped before the write was applied")),
+        Err(_) => Err(Failure::unknown("the deadline passed; the write may still be applied")),
+    }
+}
+
+/// As [`submit`], a put or a delete.
+async fn write(
+    context: &Context,
+    caller: &Caller,
+    held: HeldBytes,
+    routed: Routed,
+) -> Result<v1::WriteReply, Failure> {
+    let Routed { shard: to, number, request, wants_previous } = routed;
+    let shard = Arc::clone(&context.node.shard(to)?.shard);
+    let written = submit(context, caller, held, to, request).await?;
+    write_reply(&written, &ReplyShape { shard, number, wants_previous })
 }
 
 /// Reads one key.

@@ -13,9 +13,11 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 pub use context::Context;
 pub use convert::limits as limits_message;
 pub use kv::KvService;
 pub use status::{to_detail, to_status};
 pub use stream::StreamService;
+pub use txn::TxnService;

@@ -108,7 +108,7 @@ pub(super) async fn serve(
             .push(v1::scan_reply::ShardRevision { shard: number, revision: snapshot.revision });
         let rest = snapshot.range(as_slice(&from), as_slice(&to));
         let log_time_ms = snapshot.log_time_ms;
-        let values = ValueReader::new(&snapshot);
+        let values = snapshot.values();
         parts.push(Part { values, rest, log_time_ms, next: None });
     }
     let limit = if request.limit == 0 { u64::MAX } else { request.limit };

@@ -16,6 +16,7 @@ pub fn to_detail(failure: &Failure) -> v1::ErrorDetail {
         Outcome::NotApplied => v1::Outcome::NotApplied,
         Outcome::Unknown => v1::Outcome::Unknown,
     };
+    let conflict = failure.conflict.as_deref();
     v1::ErrorDetail {
         code: failure.code.name().to_owned(),
         message: failure.message.clone().into_owned(),
@@ -23,6 +24,8 @@ pub fn to_detail(failure: &Failure) -> v1::ErrorDetail {
         leader_address: String::new(),
         outcome: outcome.into(),
         current_version: failure.current_version,
+        conflict_collection: conflict.map(|key| key.collection.clone()).unwrap_or_default(),
+        conflict_key: conflict.map(|key| key.key.clone()).unwrap_or_default(),
     }
 }
 

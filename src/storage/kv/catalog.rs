@@ -79,6 +79,11 @@ impl Catalog {
         given.map(|place| place.partition.saturating_add(1)).max().unwrap_or(CONTROL_PARTITION + 1)
     }
 
+    /// Returns whether this shard hosts a partition, or did.
+    pub fn has_hosted(&self, partition: u32) -> bool {
+        self.versions.contains_key(&Subject::Partition(partition.into()))
+    }
+
     /// Applies one command; returns what changed in what this shard hosts.
     ///
     /// # Errors

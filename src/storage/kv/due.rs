@@ -40,6 +40,14 @@ impl Due {
         expired.map(|(_, key)| key.as_ref())
     }
 
+    /// Returns the keys that expire behind a time and up to another.
+    pub fn between(&self, after_ms: i64, to_ms: i64) -> impl Iterator<Item = &[u8]> {
+        // Without this an empty or a reversed range would panic.
+        let from_ms = after_ms.saturating_add(1).min(to_ms.saturating_add(1));
+        let keys = self.keys.range((from_ms, Box::default())..);
+        keys.take_while(move |(at, _)| *at <= to_ms).map(|(_, key)| key.as_ref())
+    }
+
     /// Returns how many keys expire.
     pub fn len(&self) -> usize {
         self.keys.len()

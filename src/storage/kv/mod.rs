@@ -3,6 +3,9 @@
 
 pub mod catalog;
 pub mod due;
+pub mod range;
+pub mod removals;
+pub mod snapshot;
 pub mod state;
 pub mod tree;
 pub mod window;

@@ -15,13 +15,15 @@ use prkdb_types::{DecompressLimit, ShardCommand, command::Trim};
 
 use super::{
     catalog::{CONTROL_PARTITION, Catalog, Hosting},
+    removals::Removals,
+    snapshot::ShardSnapshot,
     tree::{Leaf, Root},
     window::{ProducerKey, Remembered, Windows},
 };
 use crate::storage::{
     StorageError,
     log::{
-        Chain, Place,
+        Chain, PinnedSegments, Place,
         entry::{Entry, Frame, LogId, Payload, Write, batch_positions},
     },
 };
@@ -93,6 +95,7 @@ pub struct State {
     windows: Windows,
     /// What became of records since [`State::take_effects`] was called.
     effects: Effects,
+    removals: Removals,
 }
 
 impl State {
@@ -110,6 +113,7 @@ impl State {
             index_bytes: 0,
             windows: Windows::new(producer_bytes_max),
             effects: Effects::default(),
+            removals: Removals::default(),
         }
     }
 
@@ -133,9 +137,36 @@ impl State {
         self.partitions.get(&partition)
     }
 
+    /// Returns whether the shard hosts a partition, or did.
+    pub fn has_hosted(&self, partition: u32) -> bool {
+        self.catalog.has_hosted(partition)
+    }
+
     /// Returns the producers' windows.
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// Returns the number of the last entry of a term that is applied; 0 if none is.
+    pub fn applied_sequence(&self, term: u64) -> u64 {
+        if self.chain.term == term { self.chain.sequence } else { 0 }
+    }
+
+    /// Returns which keys lost their value of late.
+    pub fn removals(&self) -> &Removals {
+        &self.removals
+    }
+
+    /// Returns the keys of every collection as they are now, at the cost of a reference for each.
+    pub(in crate::storage) fn snapshot(&self, segments: PinnedSegments) -> ShardSnapshot {
+        let roots = self.indexes.iter().map(|(id, index)| (*id, index.tree.root()));
+        let revision = self.applied.map_or(0, |id| id.index);
+        ShardSnapshot::new(revision, self.log_time_ms, roots.collect(), segments)
+    }
+
+    /// Returns the keys of a collection as they are now; `None` if it has no key index here.
+    pub fn root(&self, collection: u32) -> Option<Root> {
+        self.indexes.get(&collection).map(|index| index.tree.root())
     }
 
     /// Returns whether a collection has a key index here.
@@ -183,6 +214,17 @@ impl State {
             found.keys.push((Bytes::copy_from_slice(key), leaf.version));
         }
         found
+    }
+
+    /// Returns the keys of a collection that expire behind a time and up to another.
+    pub fn expired_between(
+        &self,
+        collection: u32,
+        after_ms: i64,
+        to_ms: i64,
+    ) -> impl Iterator<Item = &[u8]> {
+        let index = self.indexes.get(&collection);
+        index.into_iter().flat_map(move |index| index.due.between(after_ms, to_ms))
     }
 
     /// Returns whether some key of a collection is expired that has no tombstone yet.
@@ -290,7 +332,10 @@ impl State {
             let before = index.bytes();
             let is_compacted = hosted.is_some_and(|put| put.compact);
             let effects = is_compacted.then_some(&mut self.effects);
-            replaced = index.apply(frame, place, lifetime, effects).map_err(contradicts)?;
+            let removals = &mut self.removals;
+            let mut removed = |key: &[u8]| removals.push(id.index, collection, key);
+            replaced =
+                index.apply(frame, place, lifetime, effects, &mut removed).map_err(contradicts)?;
             self.index_bytes = self.index_bytes + index.bytes() - before;
         }
         Ok(AppliedFrame { partition: frame.partition, base_offset: frame.base_offset, replaced })

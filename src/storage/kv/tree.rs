@@ -14,6 +14,7 @@
 //! knows nothing of records, collections or the log.
 
 mod build;
+mod difference;
 mod iter;
 mod keys;
 mod leaves;
@@ -173,6 +174,11 @@ impl Root {
     /// Returns whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Returns whether both are the tree of one moment, as far as can be told without reading it.
+    fn is_same(&self, other: &Self) -> bool {
+        self.len == other.len && self.page.is_same(&other.page)
     }
 
     /// Returns the keys between two bounds in order; none if the bounds are the wrong way round.

@@ -17,6 +17,7 @@ mod fold;
 pub mod header;
 mod history;
 mod index;
+mod job;
 mod mmap;
 pub mod options;
 mod prepare;
@@ -34,6 +35,7 @@ pub(super) use fold::Chain;
 pub(super) use history::{Entries, HISTORY_FIRST, HistoryWriter, Home, is_history};
 pub use index::Place;
 pub(super) use index::{Past, Stretch};
+pub use job::{FlushJob, SyncJob};
 pub(super) use mmap::map_sealed;
 pub use prepare::{Done as PrepareDone, PrepareJob, PrepareMode, Prepared};
 pub use reader::{ReadPlan, read_placed};
@@ -43,7 +45,7 @@ pub(super) use resume::{Resume, ResumePlan};
 pub(super) use segments::PinnedSegments;
 pub use segments::{Segment, Segments};
 pub(super) use walk::positions;
-pub use writer::{FlushJob, Log, LogState};
+pub use writer::{Log, LogState};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use super::{
     fold::Fold,
     header::Lsn,
     index::{EntryIndex, Place, Stretch},
+    job::FlushJob,
     options::LogOptions,
     prepare::Preparation,
     segment::{HardState, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -54,6 +55,8 @@ pub struct Log {
     /// Bytes written since the start, and those that were read at it.
     pub(super) grown_bytes: u64,
     pub(super) group_in_flight: bool,
+    /// What was written and is not synced: the last number, and in which segment.
+    pub(super) unsynced: Option<(Lsn, Arc<Segment>)>,
     pub(super) has_failed: bool,
     /// Highest LSN that a SYNC entry, or the start, has made needless to repeat.
     pub(super) marked_lsn: Lsn,
@@ -100,44 +103,6 @@ pub struct LogState {
     pub purged: Option<LogId>,
     /// The last entry, or else the purge mark.
     pub last: Option<LogId>,
-}
-
-/// A group of entries to be written and synced by a driver.
-#[derive(Debug)]
-pub struct FlushJob {
-    segment: Arc<Segment>,
-    position: u64,
-    parts: Vec<Bytes>,
-    bytes: u64,
-    entries: usize,
-    last_lsn: Lsn,
-}
-
-impl FlushJob {
-    /// Writes the group and makes it durable.
-    ///
-    /// # Errors
-    /// What the disk says. Hand it to [`Log::flushed`]; never run the job again.
-    pub fn run(&self) -> io::Result<()> {
-        let slices: Vec<_> = self.parts.iter().map(|part| io::IoSlice::new(part)).collect();
-        self.segment.file.write_at(self.position, &slices)?;
-        self.segment.file.sync_data()
-    }
-
-    /// Returns the size of the group.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Returns how many entries it has.
-    pub fn entries(&self) -> usize {
-        self.entries
-    }
-
-    /// Returns the file it goes to, for messages.
-    pub fn path(&self) -> &Path {
-        &self.segment.path
-    }
 }
 
 impl Log {
@@ -265,7 +230,7 @@ impl Log {
 
     /// Returns whether anything waits to be written or is being written.
     pub fn has_unflushed(&self) -> bool {
-        !self.pending.is_empty() || self.group_in_flight
+        !self.pending.is_empty() || self.group_in_flight || self.unsynced.is_some()
     }
 
     /// Returns how many bytes wait to be written.
@@ -300,7 +265,12 @@ impl Log {
             return None;
         }
         let first_bytes = self.pending.front()?.bytes;
-        if !self.active.as_ref().is_some_and(|active| active.has_room(first_bytes)) {
+        let is_rolling = !self.active.as_ref().is_some_and(|active| active.has_room(first_bytes));
+        if is_rolling && self.unsynced.is_some() {
+            // What is not synced lies in one segment, as one group's would.
+            return None;
+        }
+        if is_rolling {
             self.roll(first_bytes)?;
         }
         let job = self.cut_group()?;
@@ -320,12 +290,18 @@ impl Log {
             self.has_failed = true;
             return Err(StorageError::io("write and sync segment", &job.segment.path)(source));
         }
-        self.synced_lsn = self.synced_lsn.max(job.last_lsn);
         self.grown_bytes += job.bytes;
+        // One sync covers what was written before to the same file.
+        self.unsynced = None;
+        self.note_synced(job.last_lsn);
+        Ok(self.synced_lsn)
+    }
+
+    pub(super) fn note_synced(&mut self, lsn: Lsn) {
+        self.synced_lsn = self.synced_lsn.max(lsn);
         if let Some((segment, len)) = self.stale_tail.take() {
             self.preparation.trim_later(segment, len);
         }
-        Ok(self.synced_lsn)
     }
 
     /// Says how far the state machine is: older entries may leave the tail cache.

@@ -1,24 +1,34 @@
 //! What is expired, case by case.
 
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
 use bytes::Bytes;
-use prkdb_types::headers::{Operation, Ttl};
+use prkdb_types::{
+    Isolation,
+    headers::{Operation, Ttl},
+    transaction::RangeRead,
+};
 
 use super::engine::{COLLECTION, Engine, partition_of, put};
 use crate::storage::{
-    bug,
+    ShardSnapshot, bug,
     log::entry::Payload,
-    sequencer::{Answer, Condition, Verdict, WriteRequest},
+    sequencer::{
+        Answer, Basis, Condition, ConflictKind, KeyChange, KeyRead, Transaction, Verdict,
+        WriteRequest,
+    },
 };
+
+fn expiring(key: &[u8], ms: u64) -> WriteRequest {
+    let mut request = put(key, b"v", None, Condition::None);
+    if let WriteRequest::Put { ttl, .. } = &mut request {
+        *ttl = Some(Ttl::Ms(ms));
+    }
+    request
+}
 
 #[test]
 fn a_sweep_takes_what_is_expired_and_was_not_written_since() {
-    let expiring = |key: &[u8], ms| {
-        let mut request = put(key, b"v", None, Condition::None);
-        if let WriteRequest::Put { ttl, .. } = &mut request {
-            *ttl = Some(Ttl::Ms(ms));
-        }
-        request
-    };
     let sweep = |versions: &[(&[u8], u64)]| WriteRequest::Sweep {
         partition: partition_of(versions[0].0),
         collection: COLLECTION,
@@ -69,11 +79,7 @@ fn a_sweep_takes_what_is_expired_and_was_not_written_since() {
 #[test]
 fn what_is_expired_is_so_by_what_precedes_and_not_by_the_clock() {
     let mut engine = Engine::new();
-    let mut request = put(b"a", b"v", None, Condition::None);
-    if let WriteRequest::Put { ttl, .. } = &mut request {
-        *ttl = Some(Ttl::Ms(10));
-    }
-    let version = engine.accept(&request);
+    let version = engine.accept(&expiring(b"a", 10));
     engine.commit();
     engine.now_ms += 1000;
     // Readers see the value: no entry has brought the time on.
@@ -93,4 +99,81 @@ fn what_is_expired_is_so_by_what_precedes_and_not_by_the_clock() {
     assert_eq!(engine.shard.get(COLLECTION, b"a").unwrap(), None);
     assert!(matches!(engine.decide(&absent), Verdict::Accepted { .. }));
     assert_eq!(engine.commit().unwrap().frames[0].replaced, None);
+}
+
+#[test]
+fn what_expired_since_a_snapshot_was_changed_for_its_transaction() {
+    #[derive(Clone, Copy, Debug)]
+    enum Rests {
+        OnTheKey,
+        OnARange,
+        OnWriting,
+    }
+    let outcome = |engine: &mut Engine, snapshot: &Arc<ShardSnapshot>, rests: Rests| {
+        let change = |key: &'static [u8]| KeyChange {
+            partition: partition_of(key),
+            collection: COLLECTION,
+            key: Bytes::from_static(key),
+            value: Some(Bytes::from_static(b"x")),
+        };
+        let read = KeyRead {
+            partition: partition_of(b"a"),
+            collection: COLLECTION,
+            key: Bytes::from_static(b"a"),
+        };
+        let [from, to] = [b"a", b"b"].map(|key| Bytes::from_static(key));
+        let (from, to) = (Bound::Included(from), Bound::Excluded(to));
+        let range = RangeRead { collection: COLLECTION, from, to };
+        let request = WriteRequest::Transaction(Arc::new(Transaction {
+            basis: Basis::Snapshot(Arc::clone(snapshot)),
+            isolation: Isolation::Serializable,
+            changes: vec![change(if matches!(rests, Rests::OnWriting) { b"a" } else { b"z" })],
+            reads: if matches!(rests, Rests::OnTheKey) { vec![read] } else { Vec::new() },
+            ranges: if matches!(rests, Rests::OnARange) { vec![range] } else { Vec::new() },
+            timestamp_ms: 1,
+            producers: BTreeMap::new(),
+        }));
+        match engine.decide(&request) {
+            Verdict::Accepted { .. } => None,
+            Verdict::Answered { answer: Answer::Refused(refusal), rests_on } => {
+                Some((refusal.conflict.unwrap().kind, rests_on))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = [
+        (Rests::OnTheKey, ConflictKind::Read),
+        (Rests::OnARange, ConflictKind::Range),
+        (Rests::OnWriting, ConflictKind::Written),
+    ];
+    for (rests, kind) in all {
+        let mut engine = Engine::new();
+        engine.accept(&expiring(b"a", 10));
+        engine.commit();
+        let before = Arc::new(engine.shard.snapshot());
+        assert!(before.leaf(COLLECTION, b"a").is_some());
+        engine.now_ms += 1000;
+        // An entry that is taken brings the time, and what is refused for it waits until it is applied.
+        engine.accept(&put(b"b", b"v", None, Condition::None));
+        let taken = engine.sequencer.take_entry().unwrap();
+        let refused = outcome(&mut engine, &before, rests);
+        assert_eq!(refused, Some((kind, Some(taken.sequence))), "{rests:?}");
+        engine.append(Payload::Normal(taken));
+        assert_eq!(outcome(&mut engine, &before, rests), Some((kind, None)), "{rests:?}");
+        // Who saw that it was expired has no conflict.
+        let after = Arc::new(engine.shard.snapshot());
+        assert_eq!(after.leaf(COLLECTION, b"a"), None);
+        assert_eq!(outcome(&mut engine, &after, rests), None, "{rests:?}");
+    }
+    // One that is put and expires between the two has no value at both ends.
+    let mut engine = Engine::new();
+    let before = Arc::new(engine.shard.snapshot());
+    engine.accept(&expiring(b"a", 10));
+    engine.commit();
+    engine.now_ms += 1000;
+    engine.accept(&put(b"b", b"v", None, Condition::None));
+    engine.commit();
+    assert_eq!(engine.shard.get(COLLECTION, b"a").unwrap(), None);
+    let refused = outcome(&mut engine, &before, Rests::OnWriting);
+    assert_eq!(refused, Some((ConflictKind::Written, None)));
 }

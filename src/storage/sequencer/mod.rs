@@ -14,6 +14,7 @@ mod record;
 mod request;
 mod stamp;
 mod sweep;
+mod transaction;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -23,15 +24,14 @@ use prkdb_types::{
     command::ShardChange,
 };
 
+use self::overlay::{Known, Overlay, Version};
+use self::record::Record;
 pub use self::request::{
-    Answer, CheckedBatch, Condition, KeyRules, Keyless, Refusal, Verdict, WriteRequest, check_key,
-    check_value,
+    Answer, CheckedBatch, Condition, Conflict, ConflictKind, KeyRules, Keyless, Refusal, Verdict,
+    WriteRequest, check_key, check_value,
 };
 pub use self::stamp::LogClock;
-use self::{
-    overlay::{Known, Overlay, Version},
-    record::Record,
-};
+pub use self::transaction::{Basis, KeyChange, KeyRead, Transaction};
 use super::{
     kv::{
         catalog::CONTROL_PARTITION,
@@ -140,6 +140,8 @@ impl Sequencer {
     pub fn decide(&mut self, state: &State, request: &WriteRequest, now_ms: i64) -> Verdict {
         // The shard's time never goes back, whoever led before and whatever the clock does.
         self.now_ms = now_ms.max(self.now_ms).max(state.log_time_ms());
+        // What is applied the state knows better: all that is left is later than any snapshot of it.
+        self.overlay.resolved(state.applied_sequence(self.term));
         let verdict = match request {
             WriteRequest::Put {
                 partition,
@@ -180,6 +182,7 @@ impl Sequencer {
             WriteRequest::Sweep { partition, collection, keys, reason } => {
                 self.decide_sweep(state, (*partition, *collection), keys, *reason)
             }
+            WriteRequest::Transaction(transaction) => self.decide_transaction(state, transaction),
             WriteRequest::Control { commands, timestamp_ms } => {
                 self.decide_control(state, commands, *timestamp_ms)
             }
@@ -314,13 +317,17 @@ impl Sequencer {
         state: &State,
         write: &KeyWrite<'_>,
     ) -> Result<(Option<u64>, Option<u64>), Verdict> {
-        // An entry rests on what precedes it, and so does what is expired.
-        let time = (self.taken_ms.max(state.log_time_ms()), self.gathering - 1);
         let place = (write.partition, write.collection);
-        match self.overlay.version(state, place, write.key, time) {
+        match self.overlay.version(state, place, write.key, self.seen_time(state)) {
             Known::After(entry) => Err(Verdict::WaitFor(entry)),
             Known::Version(version, rests_on) => Ok((version, rests_on)),
         }
+    }
+
+    /// Returns the time of the log that an entry taken now sees, and the entry that brings it: an entry
+    /// rests on what precedes it, and so does what is expired.
+    fn seen_time(&self, state: &State) -> (i64, u64) {
+        (self.taken_ms.max(state.log_time_ms()), self.gathering - 1)
     }
 
     fn decide_batch(
@@ -386,7 +393,8 @@ impl Sequencer {
             _ => return Ok(()),
         };
         let code = ErrorCode::VersionMismatch;
-        let answer = Answer::Refused(Refusal { code, message, current_version: version });
+        let refusal = Refusal { current_version: version, ..Refusal::new(code, message) };
+        let answer = Answer::Refused(refusal);
         Err(Verdict::Answered { rests_on, answer })
     }
 
@@ -407,24 +415,40 @@ impl Sequencer {
         )
     }
 
-    /// Gives the batch its offset and a frame of the entry being gathered.
+    /// Gives the batch its offset and a frame of the entry being gathered, if that has room.
     fn accept(
+        &mut self,
+        state: &State,
+        target: &Target,
+        batch: Batch,
+        header: &BatchHeader,
+    ) -> Result<Verdict, Verdict> {
+        self.check_room((FRAME_HEADER_BYTES + batch.len()) as u64, "write")?;
+        Ok(self.place(state, target, batch, header))
+    }
+
+    /// Refuses what no entry can take, and asks for another entry where this one is too full.
+    fn check_room(&self, bytes: u64, what: &str) -> Result<(), Verdict> {
+        let overhead = (ENTRY_HEADER_BYTES + WRITE_PREFIX_BYTES) as u64;
+        let limit = self.limits.entry_bytes_max;
+        if overhead + bytes > limit {
+            let message = format!("{what} is {bytes} bytes, limit {limit} bytes (max-message)");
+            return Err(refused(ErrorCode::MessageTooLarge, message));
+        }
+        if overhead + self.frames_bytes + bytes > limit {
+            return Err(Verdict::Full);
+        }
+        Ok(())
+    }
+
+    fn place(
         &mut self,
         state: &State,
         target: &Target,
         mut batch: Batch,
         header: &BatchHeader,
-    ) -> Result<Verdict, Verdict> {
+    ) -> Verdict {
         let bytes = (FRAME_HEADER_BYTES + batch.len()) as u64;
-        let overhead = (ENTRY_HEADER_BYTES + WRITE_PREFIX_BYTES) as u64;
-        if overhead + self.frames_bytes + bytes > self.limits.entry_bytes_max {
-            if !self.frames.is_empty() {
-                return Err(Verdict::Full);
-            }
-            let limit = self.limits.entry_bytes_max;
-            let message = format!("write is {bytes} bytes, limit {limit} bytes (max-message)");
-            return Err(refused(ErrorCode::MessageTooLarge, message));
-        }
         let Target { partition, base_offset } = *target;
         let entry = self.gathering;
         let record_count = header.record_count();
@@ -446,7 +470,7 @@ impl Sequencer {
         }
         self.frames.push(Frame { partition, record_count, base_offset, batch });
         self.frames_bytes += bytes;
-        Ok(Verdict::Accepted { sequence: entry, frame: self.frames.len() - 1, base_offset })
+        Verdict::Accepted { sequence: entry, frame: self.frames.len() - 1, base_offset }
     }
 }
 

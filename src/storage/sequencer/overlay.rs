@@ -4,7 +4,10 @@
 //! entries change that state, so a copy taken here stays right until the entries it rests on are
 //! applied, and goes then.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::{Bound, RangeBounds},
+};
 
 use bytes::Bytes;
 
@@ -117,6 +120,34 @@ impl Overlay {
                 leaf => Known::Version(leaf.map(|leaf| leaf.version), None),
             },
         }
+    }
+
+    /// Returns the first key of a range that is written under way and that `is_change` is true of, and
+    /// the entry that writes it.
+    pub(super) fn first_written(
+        &self,
+        collection: u32,
+        from: &Bound<Bytes>,
+        to: &Bound<Bytes>,
+        is_change: impl Fn(&Bytes, Option<u64>) -> bool,
+    ) -> Option<(Bytes, u64)> {
+        let range = (from.as_ref(), to.as_ref());
+        let written = self.versions.iter().filter(|((in_collection, key), pending)| {
+            *in_collection == collection
+                && RangeBounds::<Bytes>::contains(&range, key)
+                && is_change(key, pending.value.map(|it| it.offset))
+        });
+        let first = written.min_by(|((_, one), _), ((_, other), _)| one.cmp(other));
+        // The clone counts a reference.
+        first.map(|((_, key), pending)| (key.clone(), pending.entry))
+    }
+
+    /// Returns the last entry under way with keys of a collection that are not looked at here.
+    pub(super) fn opaque_in(&self, state: &State, collection: u32) -> Option<u64> {
+        let hosts = |partition| state.partition(partition).map(|stats| stats.collection);
+        let opaque =
+            self.opaque.iter().filter(|(partition, _)| hosts(**partition) == Some(collection));
+        opaque.map(|(_, entry)| *entry).max()
     }
 
     /// Returns whether a key has, or may get, a value: for the limit on new keys.

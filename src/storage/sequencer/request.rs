@@ -1,10 +1,14 @@
 //! What is asked of the sequencer, and what it says.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prkdb_types::{
     Batch, BatchHeader, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand,
     headers::{self, Operation, Ttl},
 };
+
+use super::transaction::Transaction;
 
 /// What a write demands of the key it writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub enum WriteRequest {
         /// Why.
         reason: Operation,
     },
+    /// Several keys, all or none. A clone counts a reference.
+    Transaction(Arc<Transaction>),
     /// Metadata records.
     Control {
         /// In order, applied as one.
@@ -144,13 +150,37 @@ pub struct Refusal {
     pub message: String,
     /// For a version that does not match: the one the key has.
     pub current_version: Option<u64>,
+    /// For a transaction that conflicts: with what.
+    pub conflict: Option<Conflict>,
 }
 
 impl Refusal {
-    /// Returns a refusal without a version.
+    /// Returns a refusal that names no version and no conflict.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), current_version: None }
+        Self { code, message: message.into(), current_version: None, conflict: None }
     }
+}
+
+/// The key on which a transaction failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its collection.
+    pub collection: u32,
+    /// The key.
+    pub key: Bytes,
+    /// What the transaction has to do with it.
+    pub kind: ConflictKind,
+}
+
+/// What a transaction has to do with a key that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictKind {
+    /// It writes the key.
+    Written,
+    /// It read the key.
+    Read,
+    /// It read a range that the key lies in.
+    Range,
 }
 
 /// What the records of a partition with a key index must keep to.

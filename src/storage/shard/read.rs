@@ -4,16 +4,18 @@ use std::{ops::Bound, sync::atomic::Ordering};
 
 use bytes::Bytes;
 
-use super::{KeyRange, Shard};
+use super::Shard;
 use crate::storage::{
     StorageError,
     bug::bug,
     kv::{
+        range::KeyRange,
+        snapshot::ShardSnapshot,
         state::Expired,
         tree::{Leaf, Root},
     },
     log::PinnedSegments,
-    values,
+    values::{self, ValueReader},
 };
 
 /// After a read, so many groups of entries are shown to readers without their asking.
@@ -45,19 +47,28 @@ pub struct Snapshot {
     pub log_time_ms: i64,
     has_expired: bool,
     /// What the keys point at stays there while somebody may ask for it.
-    pub(in crate::storage) segments: PinnedSegments,
+    segments: PinnedSegments,
 }
 
 impl Snapshot {
     /// Returns the keys between two bounds.
     pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> KeyRange {
-        let expired_at_ms = self.has_expired.then_some(self.log_time_ms);
-        KeyRange { keys: self.root.range(from, to), expired_at_ms }
+        let keys = self.root.range(from, to);
+        if self.has_expired {
+            KeyRange::live(keys, self.log_time_ms)
+        } else {
+            KeyRange::every(keys)
+        }
+    }
+
+    /// Returns a reader of what its keys point at.
+    pub fn values(&self) -> ValueReader {
+        ValueReader::new(&self.segments)
     }
 
     /// Returns the keys from a bound on, those that are expired too.
     pub(super) fn every(&self, from: Bound<&[u8]>) -> KeyRange {
-        KeyRange { keys: self.root.range(from, Bound::Unbounded), expired_at_ms: None }
+        KeyRange::every(self.root.range(from, Bound::Unbounded))
     }
 }
 
@@ -115,7 +126,7 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn leaf_value(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        values::read(&self.segments, leaf)
+        values::read(self.segments.get(leaf.segment.into()), leaf)
     }
 
     /// Reads the record at a leaf, with its headers.
@@ -123,12 +134,18 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn record(&self, leaf: Leaf) -> Result<(Found, Vec<(String, Bytes)>), StorageError> {
-        values::read_with_headers(&self.segments, leaf)
+        values::read_with_headers(self.segments.get(leaf.segment.into()), leaf)
     }
 
     /// Returns the index of the last entry applied; 0 if there is none.
     pub fn revision(&self) -> u64 {
         self.state().applied().map_or(0, |id| id.index)
+    }
+
+    /// Returns the keys of all collections as they are now.
+    pub fn snapshot(&self) -> ShardSnapshot {
+        let state = self.state();
+        state.snapshot(self.segments.pinned())
     }
 
     /// Returns the keys of a collection as they are now; `None` if it has no key index here.

@@ -13,7 +13,9 @@ use prkdb::node::{
     Config,
     fuzz::{Called, Served},
 };
-use prkdb_proto::v1::{self, exchange_request, position::Place, produce_request, put_request};
+use prkdb_proto::v1::{
+    self, commit_txn_request, exchange_request, position::Place, produce_request, put_request,
+};
 use prkdb_types::{BatchBuilder, Compression, ProducerStamp};
 use prost::Message;
 use tempfile::TempDir;
@@ -35,6 +37,11 @@ const CONTROL: &[(Called, &str)] = &[
     (Called::Admin, "Version"),
     (Called::Admin, "Backup"),
     (Called::Collections, "Truncate"),
+    (Called::Txn, "Begin"),
+    (Called::Txn, "Read"),
+    (Called::Txn, "Scan"),
+    (Called::Txn, "Commit"),
+    (Called::Txn, "Rollback"),
 ];
 
 /// An answer that takes longer is not waited for: one that follows has no end.
@@ -135,7 +142,7 @@ pub fn stream(data: &[u8]) {
     call(Called::Stream, method, &mut source);
 }
 
-/// `Collections`, `Groups` and `Admin`.
+/// `Collections`, `Groups`, `Admin` and `Txn`.
 pub fn control(data: &[u8]) {
     let mut source = Source::new(data);
     let (called, method) = CONTROL[usize::from(source.byte()) % CONTROL.len()];
@@ -281,5 +288,53 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         seed(8, &[Vec::new()]),
         seed(9, &[Vec::new()]),
         seed(10, &[Vec::new()]),
+        seed(
+            11,
+            &[v1::BeginTxnRequest { collection: "k".to_owned(), key: Bytes::from_static(b"a") }
+                .encode_to_vec()],
+        ),
+        seed(
+            12,
+            &[v1::ReadTxnRequest {
+                snapshot: 7,
+                collection: "k".to_owned(),
+                keys: vec![Bytes::from_static(b"a")],
+            }
+            .encode_to_vec()],
+        ),
+        seed(
+            13,
+            &[v1::ScanTxnRequest {
+                snapshot: 7,
+                collection: "k".to_owned(),
+                range: Some(v1::KeyRange::default()),
+                reverse: true,
+                limit: 3,
+            }
+            .encode_to_vec()],
+        ),
+        seed(14, &[commit().encode_to_vec()]),
+        seed(15, &[v1::RollbackTxnRequest { snapshot: 7 }.encode_to_vec()]),
     ]
+}
+
+fn commit() -> v1::CommitTxnRequest {
+    let change = commit_txn_request::Change {
+        key: Bytes::from_static(b"a"),
+        value: Some(Bytes::from_static(b"value")),
+    };
+    let part = commit_txn_request::Part {
+        collection: "k".to_owned(),
+        changes: vec![change],
+        reads: vec![Bytes::from_static(b"b")],
+        ranges: vec![v1::KeyRange::default()],
+        sequences: vec![commit_txn_request::Sequence { partition: 0, sequence: 0 }],
+    };
+    v1::CommitTxnRequest {
+        snapshot: 0,
+        isolation: v1::Isolation::Serializable.into(),
+        parts: vec![part],
+        timestamp_ms: 7,
+        producer: Some(v1::Producer { id: 5, epoch: 0, sequence: 0 }),
+    }
 }

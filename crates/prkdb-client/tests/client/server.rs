@@ -258,10 +258,7 @@ pub(crate) fn refusal(code: ErrorCode, outcome: Outcome) -> ErrorDetail {
     let mut detail = ErrorDetail {
         code: code.name().to_owned(),
         message: format!("scripted {}", code.name()),
-        hint: String::new(),
-        leader_address: String::new(),
-        outcome: 0,
-        current_version: None,
+        ..ErrorDetail::default()
     };
     detail.set_outcome(outcome);
     detail

@@ -19,6 +19,11 @@ pub struct ErrorDetail {
     /// For "version_mismatch": the version the key has now; absent where it has no value.
     #[prost(uint64, optional, tag = "6")]
     pub current_version: ::core::option::Option<u64>,
+    /// For "conflict_detected": the collection of the first key at fault, and the key.
+    #[prost(string, tag = "7")]
+    pub conflict_collection: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "8")]
+    pub conflict_key: ::prost::bytes::Bytes,
 }
 /// What is known about a write that was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3998,6 +4003,766 @@ pub mod admin_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "prkdb.v1.Admin";
     impl<T> tonic::server::NamedService for AdminServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BeginTxnRequest {
+    /// The first key that is read; its shard is the transaction's.
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BeginTxnReply {
+    /// Names the snapshot; never 0.
+    #[prost(uint64, tag = "1")]
+    pub snapshot: u64,
+    /// The last entry that it has.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    #[prost(uint32, tag = "3")]
+    pub shard: u32,
+    /// How long it is kept after its last use.
+    #[prost(uint32, tag = "4")]
+    pub idle_ms: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadTxnRequest {
+    #[prost(uint64, tag = "1")]
+    pub snapshot: u64,
+    #[prost(string, tag = "2")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadTxnReply {
+    /// One for each key, in the order asked.
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<read_txn_reply::Item>,
+}
+/// Nested message and enum types in `ReadTxnReply`.
+pub mod read_txn_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Item {
+        /// Absent: the key had no value.
+        #[prost(message, optional, tag = "1")]
+        pub found: ::core::option::Option<super::Value>,
+    }
+}
+/// A range of keys.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRange {
+    /// Empty = from the start.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub from: ::prost::bytes::Bytes,
+    /// The range begins behind that key.
+    #[prost(bool, tag = "2")]
+    pub from_excluded: bool,
+    /// Absent = to the end.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub to: ::core::option::Option<::prost::bytes::Bytes>,
+    /// The range ends with that key.
+    #[prost(bool, tag = "4")]
+    pub to_included: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScanTxnRequest {
+    #[prost(uint64, tag = "1")]
+    pub snapshot: u64,
+    #[prost(string, tag = "2")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub range: ::core::option::Option<KeyRange>,
+    #[prost(bool, tag = "4")]
+    pub reverse: bool,
+    /// Most rows; 0 = as many as a page takes.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScanTxnReply {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<scan_txn_reply::Row>,
+    /// The range has more rows.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+/// Nested message and enum types in `ScanTxnReply`.
+pub mod scan_txn_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Row {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: ::prost::bytes::Bytes,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitTxnRequest {
+    /// 0: nothing was read, and nothing can conflict.
+    #[prost(uint64, tag = "1")]
+    pub snapshot: u64,
+    #[prost(enumeration = "Isolation", tag = "2")]
+    pub isolation: i32,
+    #[prost(message, repeated, tag = "3")]
+    pub parts: ::prost::alloc::vec::Vec<commit_txn_request::Part>,
+    /// The producer's time in milliseconds since 1970. A retry carries the same.
+    #[prost(int64, tag = "4")]
+    pub timestamp_ms: i64,
+    /// Its sequence is not looked at. Absent: a repeat after an unknown outcome may be applied twice.
+    #[prost(message, optional, tag = "5")]
+    pub producer: ::core::option::Option<Producer>,
+}
+/// Nested message and enum types in `CommitTxnRequest`.
+pub mod commit_txn_request {
+    /// What a transaction did with one collection.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Part {
+        #[prost(string, tag = "1")]
+        pub collection: ::prost::alloc::string::String,
+        #[prost(message, repeated, tag = "2")]
+        pub changes: ::prost::alloc::vec::Vec<Change>,
+        /// Keys that were read; looked at where it is serializable.
+        #[prost(bytes = "bytes", repeated, tag = "3")]
+        pub reads: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+        /// Ranges that were read; looked at where it is serializable.
+        #[prost(message, repeated, tag = "4")]
+        pub ranges: ::prost::alloc::vec::Vec<super::KeyRange>,
+        /// The producer's sequence in each partition that is written to: how many keys it has written there.
+        #[prost(message, repeated, tag = "5")]
+        pub sequences: ::prost::alloc::vec::Vec<Sequence>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Change {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        /// Absent: the value goes.
+        #[prost(bytes = "bytes", optional, tag = "2")]
+        pub value: ::core::option::Option<::prost::bytes::Bytes>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Sequence {
+        #[prost(uint32, tag = "1")]
+        pub partition: u32,
+        #[prost(uint32, tag = "2")]
+        pub sequence: u32,
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommitTxnReply {
+    /// The entry that holds all of it.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// The shard's time when it was appended.
+    #[prost(int64, tag = "2")]
+    pub append_time_ms: i64,
+    /// It had been applied before; this is the answer it got then.
+    #[prost(bool, tag = "3")]
+    pub duplicate: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackTxnRequest {
+    #[prost(uint64, tag = "1")]
+    pub snapshot: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackTxnReply {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Isolation {
+    /// Of two transactions that write a key, the first to commit wins.
+    Snapshot = 0,
+    /// Also, nothing that was read may have been changed.
+    Serializable = 1,
+}
+impl Isolation {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Snapshot => "ISOLATION_SNAPSHOT",
+            Self::Serializable => "ISOLATION_SERIALIZABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ISOLATION_SNAPSHOT" => Some(Self::Snapshot),
+            "ISOLATION_SERIALIZABLE" => Some(Self::Serializable),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod txn_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Transactions over keys of one shard. A client reads a snapshot that the shard's leader keeps for it, keeps
+    /// its writes to itself, and sends them in one call: all of them are applied in one entry, or none is.
+    #[derive(Debug, Clone)]
+    pub struct TxnClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TxnClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TxnClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TxnClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TxnClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Keeps the keys of a shard as they are now, until the transaction ends or is idle for too long.
+        pub async fn begin(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BeginTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::BeginTxnReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Txn/Begin");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Txn", "Begin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads keys in a snapshot.
+        pub async fn read(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReadTxnReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Txn/Read");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Txn", "Read"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads a page of keys in order in a snapshot.
+        pub async fn scan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScanTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScanTxnReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Txn/Scan");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Txn", "Scan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Applies what a transaction wrote, and lets its snapshot go.
+        pub async fn commit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CommitTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitTxnReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Txn/Commit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Txn", "Commit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a snapshot go: nothing of the transaction is applied.
+        pub async fn rollback(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackTxnRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollbackTxnReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/prkdb.v1.Txn/Rollback");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("prkdb.v1.Txn", "Rollback"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod txn_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TxnServer.
+    #[async_trait]
+    pub trait Txn: std::marker::Send + std::marker::Sync + 'static {
+        /// Keeps the keys of a shard as they are now, until the transaction ends or is idle for too long.
+        async fn begin(
+            &self,
+            request: tonic::Request<super::BeginTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::BeginTxnReply>, tonic::Status>;
+        /// Reads keys in a snapshot.
+        async fn read(
+            &self,
+            request: tonic::Request<super::ReadTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReadTxnReply>, tonic::Status>;
+        /// Reads a page of keys in order in a snapshot.
+        async fn scan(
+            &self,
+            request: tonic::Request<super::ScanTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScanTxnReply>, tonic::Status>;
+        /// Applies what a transaction wrote, and lets its snapshot go.
+        async fn commit(
+            &self,
+            request: tonic::Request<super::CommitTxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitTxnReply>, tonic::Status>;
+        /// Lets a snapshot go: nothing of the transaction is applied.
+        async fn rollback(
+            &self,
+            request: tonic::Request<super::RollbackTxnRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollbackTxnReply>,
+            tonic::Status,
+        >;
+    }
+    /// Transactions over keys of one shard. A client reads a snapshot that the shard's leader keeps for it, keeps
+    /// its writes to itself, and sends them in one call: all of them are applied in one entry, or none is.
+    #[derive(Debug)]
+    pub struct TxnServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TxnServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TxnServer<T>
+    where
+        T: Txn,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/prkdb.v1.Txn/Begin" => {
+                    #[allow(non_camel_case_types)]
+                    struct BeginSvc<T: Txn>(pub Arc<T>);
+                    impl<T: Txn> tonic::server::UnaryService<super::BeginTxnRequest>
+                    for BeginSvc<T> {
+                        type Response = super::BeginTxnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BeginTxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Txn>::begin(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BeginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Txn/Read" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadSvc<T: Txn>(pub Arc<T>);
+                    impl<T: Txn> tonic::server::UnaryService<super::ReadTxnRequest>
+                    for ReadSvc<T> {
+                        type Response = super::ReadTxnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadTxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Txn>::read(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Txn/Scan" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScanSvc<T: Txn>(pub Arc<T>);
+                    impl<T: Txn> tonic::server::UnaryService<super::ScanTxnRequest>
+                    for ScanSvc<T> {
+                        type Response = super::ScanTxnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScanTxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Txn>::scan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Txn/Commit" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitSvc<T: Txn>(pub Arc<T>);
+                    impl<T: Txn> tonic::server::UnaryService<super::CommitTxnRequest>
+                    for CommitSvc<T> {
+                        type Response = super::CommitTxnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CommitTxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Txn>::commit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/prkdb.v1.Txn/Rollback" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollbackSvc<T: Txn>(pub Arc<T>);
+                    impl<T: Txn> tonic::server::UnaryService<super::RollbackTxnRequest>
+                    for RollbackSvc<T> {
+                        type Response = super::RollbackTxnReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollbackTxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Txn>::rollback(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollbackSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TxnServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "prkdb.v1.Txn";
+    impl<T> tonic::server::NamedService for TxnServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
 #![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 
+mod adapters;
 mod agreement;
 mod damage;
 mod golden;

@@ -59,6 +59,7 @@ impl Index {
         place: Place,
         lifetime: Lifetime,
         mut effects: Option<&mut Effects>,
+        removed: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Leaf>, String> {
         let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
         let records = frame.batch.records(limit).map_err(|error| error.to_string())?;
@@ -72,7 +73,10 @@ impl Index {
             // A record without a key is an event: it is read by its offset alone.
             let Some(key) = record.key else { continue };
             let before = match record.value {
-                None => self.tree.remove(key),
+                None => {
+                    removed(key);
+                    self.tree.remove(key)
+                }
                 Some(_) => {
                     let leaf = Leaf {
                         segment: place.segment,

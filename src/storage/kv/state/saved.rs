@@ -11,6 +11,7 @@ use super::{
     super::{
         catalog::Catalog,
         due::Due,
+        removals::Removals,
         tree::{Root, Tree},
     },
     Index, PartitionStats, State,
@@ -86,7 +87,8 @@ impl State {
         producer_bytes_max: u64,
     ) -> Result<Self, Malformed> {
         let mut state = Self::new(producer_bytes_max);
-        state.applied = Some(from.id()?);
+        let applied = from.id()?;
+        (state.applied, state.removals) = (Some(applied), Removals::after(applied.index));
         state.chain = Chain { term: from.number()?, sequence: from.number()? };
         if state.chain.sequence >= NUMBERS_END {
             return Err(Malformed);

@@ -64,6 +64,32 @@ impl Iter {
         Some(leaf)
     }
 
+    /// Passes over pages that come next in both, where both are between two pages.
+    pub(super) fn skip_shared(&mut self, other: &mut Self) {
+        while self.is_between_pages() || other.is_between_pages() {
+            let (Some(mine), Some(theirs)) = (self.locate(self.first), other.locate(other.first))
+            else {
+                return;
+            };
+            if mine.index != theirs.index || !Arc::ptr_eq(&mine.page, &theirs.page) {
+                return;
+            }
+            let left = (self.end - self.first).min(other.end - other.first);
+            let shared = (mine.page.len() - mine.index).min(left);
+            if shared == 0 {
+                return;
+            }
+            for iter in [&mut *self, other] {
+                iter.first += shared;
+                iter.front = None;
+            }
+        }
+    }
+
+    fn is_between_pages(&self) -> bool {
+        self.front.as_ref().is_none_or(|place| place.index + 1 == place.page.len())
+    }
+
     fn locate(&self, rank: usize) -> Option<Place> {
         self.root.page.locate(rank).map(|(page, index)| Place { page: Arc::clone(page), index })
     }

@@ -103,6 +103,15 @@ impl Page {
         }
     }
 
+    /// Returns whether both are one page in memory.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leaf(one), Self::Leaf(two)) => Arc::ptr_eq(one, two),
+            (Self::Inner(one), Self::Inner(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Option<Leaf> {
         let mut page = self;
         loop {

@@ -138,6 +138,7 @@ impl Log {
             synced_lsn: scanned.watermark,
             grown_bytes: scanned.recovery.read_bytes,
             group_in_flight: false,
+            unsynced: None,
             has_failed: false,
             marked_lsn: scanned.largest_lsn,
             stale_tail: None,

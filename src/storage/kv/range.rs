@@ -1,16 +1,26 @@
 //! The keys of a snapshot in order, from both ends, without those that are expired.
 
-use crate::storage::kv::tree::{Iter, Leaf};
+use super::tree::{Iter, Leaf};
 
 /// Keys in order.
 #[derive(Clone, Debug)]
 pub struct KeyRange {
-    pub(super) keys: Iter,
+    keys: Iter,
     /// The log's time, where some key may be expired by it.
-    pub(super) expired_at_ms: Option<i64>,
+    expired_at_ms: Option<i64>,
 }
 
 impl KeyRange {
+    /// Returns the keys that are not expired at a time.
+    pub(in crate::storage) fn live(keys: Iter, log_time_ms: i64) -> Self {
+        Self { keys, expired_at_ms: Some(log_time_ms) }
+    }
+
+    /// Returns all of them.
+    pub(in crate::storage) fn every(keys: Iter) -> Self {
+        Self { keys, expired_at_ms: None }
+    }
+
     /// Takes the first key left: replaces the content of `key` by it and returns where its record stands.
     pub fn next_into(&mut self, key: &mut Vec<u8>) -> Option<Leaf> {
         loop {

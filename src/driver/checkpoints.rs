@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::{Shared, Wake, lock};
+use super::{
+    signal::{Wake, lock},
+    threads::Shared,
+};
 use crate::storage::{CheckpointDone, CheckpointJob, StorageError};
 
 /// Somebody who waits for a checkpoint.
@@ -62,7 +65,7 @@ fn take(shared: &Shared, job: CheckpointJob) -> Result<(), StorageError> {
     shared.shard.checkpointed(finished, &result);
     match result {
         Ok(CheckpointDone::Written { bytes }) => {
-            shared.metrics.checkpointed(bytes, took);
+            shared.observer.checkpointed(bytes, took);
             Ok(())
         }
         Ok(CheckpointDone::NoRoom) => {

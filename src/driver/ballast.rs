@@ -1,4 +1,4 @@
-//! What is given up when the disk is full, so that what was admitted can still be written.
+//! The reserve of a data directory.
 
 use std::{
     fs::File,
@@ -6,16 +6,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::driver::Reserve;
+use super::Reserve;
 use crate::storage::{
     dir::{BALLAST, DataDir, DirError},
-    disk::{Disk, RealDisk},
+    disk::Disk,
 };
 
 /// What a full disk is met with: a file, and the right to open some, that can be given up.
 #[derive(Debug)]
-pub(super) struct Ballast {
+pub(crate) struct Ballast {
     directory: Arc<DataDir>,
+    disk: Arc<dyn Disk>,
     spare: Mutex<Vec<File>>,
 }
 
@@ -23,8 +24,9 @@ pub(super) struct Ballast {
 const SPARE_FILES: usize = 32;
 
 impl Ballast {
-    pub(super) fn new(directory: &Arc<DataDir>) -> Self {
-        let ballast = Self { directory: Arc::clone(directory), spare: Mutex::default() };
+    /// Returns the reserve of a directory, which has its ballast.
+    pub(crate) fn new(directory: &Arc<DataDir>, disk: Arc<dyn Disk>) -> Self {
+        let ballast = Self { directory: Arc::clone(directory), disk, spare: Mutex::default() };
         // Without them the node serves as well, until files run out.
         let _later = ballast.open_spare();
         ballast
@@ -45,10 +47,10 @@ impl Ballast {
 impl Reserve for Ballast {
     fn release(&self) -> io::Result<()> {
         self.spare().clear();
-        let removed = RealDisk.remove(&self.directory.path().join(BALLAST));
+        let removed = self.disk.remove(&self.directory.path().join(BALLAST));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => RealDisk.sync_dir(self.directory.path()),
+            _ => self.disk.sync_dir(self.directory.path()),
         }
     }
 
@@ -56,6 +58,8 @@ impl Reserve for Ballast {
         if self.spare().is_empty() {
             self.open_spare()?;
         }
-        self.directory.ensure_ballast(&RealDisk).map_err(|error: DirError| io::Error::other(error))
+        self.directory
+            .ensure_ballast(self.disk.as_ref())
+            .map_err(|error: DirError| io::Error::other(error))
     }
 }

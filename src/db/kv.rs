@@ -1,0 +1,251 @@
+//! Keys and values of one collection, byte for byte.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use prkdb_types::{limits, transaction::Order};
+
+use super::{
+    Collection, DbError, PrkDb, Reply,
+    engine::{Done, refused},
+};
+use crate::storage::{
+    Found, KeyRange, ValueReader,
+    kv::tree::Leaf,
+    sequencer::{Condition, Refusal, WriteRequest, check_key, check_value},
+};
+
+/// Longest key.
+pub(super) const KEY_BYTES_MAX: usize = limits::MAX_KEY_CEILING;
+/// Longest value.
+pub(super) const VALUE_BYTES_MAX: usize = limits::MAX_VALUE_CEILING;
+
+/// The keys of one collection. A clone is another handle.
+#[derive(Clone, Debug)]
+pub struct Kv {
+    db: PrkDb,
+    collection: Collection,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Its bytes.
+    pub value: Bytes,
+    /// The offset of the record that holds it.
+    pub version: u64,
+    /// The number of its partition.
+    pub partition: u32,
+    /// When it was written, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
+
+/// A write that is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The number of the partition.
+    pub partition: u32,
+    /// The record's offset, which is the key's version; 0 for a delete that found nothing.
+    pub offset: u64,
+    /// The entry of the log that holds it.
+    pub revision: u64,
+    /// When it was accepted, in milliseconds since 1970.
+    pub append_time_ms: i64,
+    /// Whether the key had a value before.
+    pub existed: bool,
+}
+
+pub(super) fn invalid(refusal: Refusal) -> DbError {
+    refused(refusal.code, refusal.message)
+}
+
+pub(super) fn checked_key(key: &Bytes) -> Result<(), DbError> {
+    check_key(key, KEY_BYTES_MAX).map_err(invalid)
+}
+
+pub(super) fn checked_value(value: &Bytes) -> Result<(), DbError> {
+    check_value(value, VALUE_BYTES_MAX).map_err(invalid)
+}
+
+impl Kv {
+    pub(super) fn new(db: PrkDb, collection: Collection) -> Self {
+        Self { db, collection }
+    }
+
+    /// Returns the collection.
+    pub fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// `KeyEmpty`, `KeyTooLarge`, `ValueTooLarge`; `IndexMemory` and `DiskFull` where there is no room.
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Reply<Written> {
+        self.put_if(key.into(), value.into(), Condition::None)
+    }
+
+    /// Stores a value if the key has none.
+    ///
+    /// # Errors
+    /// As [`Kv::put`], and `VersionMismatch`.
+    pub fn put_if_absent(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Reply<Written> {
+        self.put_if(key.into(), value.into(), Condition::IfAbsent)
+    }
+
+    /// Stores a value if the key's latest record has this offset.
+    ///
+    /// # Errors
+    /// As [`Kv::put_if_absent`].
+    pub fn put_if_version(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        version: u64,
+    ) -> Reply<Written> {
+        self.put_if(key.into(), value.into(), Condition::IfVersion(version))
+    }
+
+    fn put_if(&self, key: Bytes, value: Bytes, condition: Condition) -> Reply<Written> {
+        let checked = checked_key(&key).and_then(|()| checked_value(&value));
+        match checked.and_then(|()| self.place(&key)) {
+            Ok((number, partition)) => {
+                let request = WriteRequest::Put {
+                    partition,
+                    collection: self.collection.id(),
+                    key,
+                    value,
+                    timestamp_ms: self.db.engine().clock.wall_ms(),
+                    producer: None,
+                    condition,
+                    ttl: None,
+                    headers: Vec::new(),
+                };
+                self.db.write(request, move |done| written(number, done))
+            }
+            Err(error) => Reply::ready(Err(error)),
+        }
+    }
+
+    /// Takes a key's value away. A key without one is left alone: `existed` is false then.
+    ///
+    /// # Errors
+    /// As [`Kv::put`].
+    pub fn delete(&self, key: impl Into<Bytes>) -> Reply<Written> {
+        self.delete_if(key.into(), Condition::None)
+    }
+
+    /// Takes a key's value away if its latest record has this offset.
+    ///
+    /// # Errors
+    /// As [`Kv::put_if_absent`].
+    pub fn delete_if_version(&self, key: impl Into<Bytes>, version: u64) -> Reply<Written> {
+        self.delete_if(key.into(), Condition::IfVersion(version))
+    }
+
+    fn delete_if(&self, key: Bytes, condition: Condition) -> Reply<Written> {
+        match checked_key(&key).and_then(|()| self.place(&key)) {
+            Ok((number, partition)) => {
+                let request = WriteRequest::Delete {
+                    partition,
+                    collection: self.collection.id(),
+                    key,
+                    timestamp_ms: self.db.engine().clock.wall_ms(),
+                    producer: None,
+                    condition,
+                };
+                self.db.write(request, move |done| written(number, done))
+            }
+            Err(error) => Reply::ready(Err(error)),
+        }
+    }
+
+    /// Reads the latest value of a key. It is read from the log when this is called, which may wait for
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`DbError::Storage`] where it cannot be read.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Reply<Option<Value>> {
+        let found = self.collection.check_keyed().and_then(|()| {
+            let found = self.db.shard().get(self.collection.id(), key.as_ref())?;
+            Ok(found.map(|found| value(&self.collection, found)))
+        });
+        Reply::ready(found)
+    }
+
+    /// Reads keys between two bounds, in order, as they are now. Values are read from the log as they
+    /// are asked for.
+    ///
+    /// # Errors
+    /// [`DbError::NoSuchCollection`] where the collection was dropped.
+    pub fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        order: Order,
+    ) -> Result<Scan, DbError> {
+        self.collection.check_keyed()?;
+        let snapshot =
+            self.db.shard().scan(self.collection.id()).ok_or_else(|| {
+                DbError::NoSuchCollection { name: self.collection.name().to_owned() }
+            })?;
+        Ok(Scan {
+            rest: snapshot.range(from, to),
+            order,
+            values: snapshot.values(),
+            collection: self.collection.clone(),
+        })
+    }
+
+    /// Returns how many keys have a value.
+    pub fn count(&self) -> u64 {
+        self.db.shard().keys(self.collection.id())
+    }
+
+    fn place(&self, key: &[u8]) -> Result<(u32, u32), DbError> {
+        self.collection.check_keyed()?;
+        let number = self.collection.partition_of(key);
+        Ok((number, self.collection.place(number)?))
+    }
+}
+
+/// Keys of one moment, in order.
+#[derive(Debug)]
+pub struct Scan {
+    rest: KeyRange,
+    order: Order,
+    values: ValueReader,
+    collection: Collection,
+}
+
+impl Iterator for Scan {
+    type Item = Result<(Bytes, Value), DbError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, leaf): (Vec<u8>, Leaf) = match self.order {
+            Order::Forward => self.rest.next()?,
+            Order::Reverse => self.rest.next_back()?,
+        };
+        let found = self.values.read(leaf).map_err(DbError::from);
+        Some(found.map(|found| (key.into(), value(&self.collection, found))))
+    }
+}
+
+fn value(collection: &Collection, found: Found) -> Value {
+    Value {
+        value: found.value,
+        version: found.version,
+        partition: collection.number(found.partition),
+        timestamp_ms: found.timestamp_ms,
+    }
+}
+
+fn written(partition: u32, done: Done) -> Written {
+    Written {
+        partition,
+        offset: done.frame.map_or(0, |frame| frame.base_offset),
+        revision: done.revision,
+        append_time_ms: done.append_time_ms,
+        existed: done.frame.is_some_and(|frame| frame.replaced.is_some()),
+    }
+}

@@ -1,0 +1,33 @@
+//! The engine inside of a program.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed set-up should stop the test"
+)]
+
+mod adapters;
+mod directory;
+mod keys;
+mod kill;
+mod power;
+mod transactions;
+
+use prkdb::db::{Durability, PrkDb};
+use tempfile::TempDir;
+
+/// A directory, and a database in it.
+pub(crate) fn fresh() -> (TempDir, PrkDb) {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    (dir, db)
+}
+
+pub(crate) fn open(dir: &TempDir) -> PrkDb {
+    PrkDb::builder().with_data_dir(dir.path().join("data")).build().unwrap()
+}
+
+pub(crate) fn open_relaxed(dir: &TempDir) -> PrkDb {
+    let builder = PrkDb::builder().with_data_dir(dir.path().join("data"));
+    builder.with_durability(Durability::Relaxed).build().unwrap()
+}
