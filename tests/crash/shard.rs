@@ -1,5 +1,8 @@
 //! A load on a whole shard, and its model.
 
+#[path = "shard/transactions.rs"]
+mod transactions;
+
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -12,12 +15,12 @@ use prkdb::storage::{
         entry::{Entry, LogId, Payload},
     },
     sequencer::{
-        Answer, Basis, CheckedBatch, Condition, KeyChange, KeyRules, Keyless, Sequencer,
-        SequencerLimits, Transaction, Verdict, WriteRequest,
+        Answer, CheckedBatch, Condition, KeyRules, Keyless, Sequencer, SequencerLimits, Verdict,
+        WriteRequest,
     },
 };
 use prkdb_types::{
-    BatchBuilder, Compression, Isolation, ProducerStamp, ShardCommand,
+    BatchBuilder, Compression, ProducerStamp, ShardCommand,
     command::{PartitionPut, ShardChange, Trim},
     headers::{Operation, Ttl},
 };
@@ -308,48 +311,6 @@ impl Load {
         }
     }
 
-    /// A transaction over all partitions: all of it is in the entry, or nothing.
-    fn write_transaction(&mut self) {
-        let mut changes = BTreeMap::new();
-        for _ in 0..=self.below(6) {
-            let key = [u8::try_from(self.below(18)).unwrap()];
-            let value = (self.below(4) > 0).then(|| vec![9; 30]);
-            changes.insert(key, value);
-        }
-        let change = |(key, value): (&[u8; 1], &Option<Vec<u8>>)| KeyChange {
-            partition: partition_of(key),
-            collection: COLLECTION,
-            key: Bytes::copy_from_slice(key),
-            value: value.clone().map(Bytes::from),
-        };
-        // What is under way is applied first: the snapshot is of all of it.
-        self.take();
-        let request = WriteRequest::Transaction(Arc::new(Transaction {
-            basis: Basis::Snapshot(Arc::new(self.shard.snapshot())),
-            isolation: Isolation::Snapshot,
-            changes: changes.iter().map(change).collect(),
-            reads: Vec::new(),
-            ranges: Vec::new(),
-            timestamp_ms: 6,
-            producers: BTreeMap::new(),
-        }));
-        self.accept(&request).unwrap();
-        for (key, value) in changes {
-            let partition = partition_of(&key);
-            let version = self.gathered.next_offsets.get(&partition).copied().unwrap_or(0);
-            self.streamed(partition, (6, Some(key.to_vec()), value.clone()));
-            self.gathered.lives.remove(&key[..]);
-            if value.is_some() && partition == 3 {
-                self.gathered.lives.insert(key.to_vec(), Life::For(PARTITION_TTL_MS));
-            }
-            match value {
-                Some(value) => self.gathered.keys.insert(key.to_vec(), (value, version)),
-                None => self.gathered.keys.remove(&key[..]),
-            };
-            self.gathered.next_offsets.insert(partition, version + 1);
-        }
-    }
-
     /// A batch of a producer: keys may repeat in it, and some are tombstones.
     fn write_batch(&mut self) {
         let partition = u32::try_from(1 + self.below(PARTITIONS.into())).unwrap();
@@ -432,6 +393,17 @@ impl Load {
                 self.shard.mark_synced();
                 self.drive();
             }
+        }
+    }
+
+    /// Goes on with events alone: the keys grow cold, and are cleaned where they stand.
+    pub(crate) fn go_on_without_keys(&mut self, entries: usize) {
+        while self.models.len() < entries {
+            self.write_events();
+            self.trim();
+            self.take();
+            self.shard.mark_synced();
+            self.drive();
         }
     }
 

@@ -97,6 +97,9 @@ fn what_is_expired_is_so_by_what_precedes_and_not_by_the_clock() {
     }
     engine.append(Payload::Normal(taken));
     assert_eq!(engine.shard.get(COLLECTION, b"a").unwrap(), None);
+    let planted = bug::plant(bug::Bug::ExpiryNotRead);
+    assert!(engine.shard.get(COLLECTION, b"a").unwrap().is_some());
+    drop(planted);
     assert!(matches!(engine.decide(&absent), Verdict::Accepted { .. }));
     assert_eq!(engine.commit().unwrap().frames[0].replaced, None);
 }
