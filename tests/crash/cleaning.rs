@@ -6,7 +6,7 @@ use std::{ops::Bound, path::Path, sync::Arc};
 use prkdb::storage::{
     bug::{self, Bug},
     disk::{Disk, sim::SimDisk},
-    log::inspect::{self, Depth, LogOwner},
+    log::inspect::{self, CutPlan, Depth, LogOwner},
 };
 
 use super::{
@@ -168,6 +168,53 @@ fn a_cleaned_log_is_looked_at_whole_and_its_damage_is_found() {
     }
     say(&format!("cleaned logs: {flips} bits of history flipped, each found"));
     assert!(flips > 100, "{flips} flips");
+}
+
+#[test]
+fn a_cleaned_log_is_cut_behind_its_checkpoint_and_nowhere_else() {
+    let load = run_cleaned(5, 300);
+    load.shard.mark_synced();
+    load.drive();
+    let owner = LogOwner { shard: 1, cluster_id: [5; 16] };
+    let verify = |disk: &SimDisk, dir: &Path| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        inspect::verify(&disk, dir, owner, Depth::Records).unwrap()
+    };
+    let sound = verify(&load.disk.clone_image(), Path::new(DIR));
+    let (resume, end) = (sound.resume.unwrap(), sound.end.unwrap());
+    let (mut cuts, mut refused) = (0, 0);
+    for segment in sound.segments.iter().filter(|segment| segment.is_read) {
+        for position in (4096..segment.end).step_by(41) {
+            let disk = load.disk.clone_image();
+            disk.flip_bit(&segment.path, position, u8::try_from(position % 8).unwrap()).unwrap();
+            let report = verify(&disk, Path::new(DIR));
+            // Damage of the last entry may be a tail that was torn.
+            let Some(damage) = &report.damage else { continue };
+            let plan = CutPlan::at_end(&report);
+            let is_behind = (segment.number, damage.position) >= resume && segment.number <= end.0;
+            assert_eq!(plan.loses_history(&report), !is_behind, "{:?}", report.damage);
+            if !is_behind {
+                refused += 1;
+                continue;
+            }
+            let to = Path::new("/copy");
+            disk.create_dir(to).unwrap();
+            inspect::copy_log(&disk, (Path::new(DIR), to), &report, Some(&plan), 77).unwrap();
+            inspect::cut_in_place(&disk, Path::new(DIR), &report, &plan, 78).unwrap();
+            for dir in [DIR, "/copy"] {
+                let again = verify(&disk, Path::new(dir));
+                assert!(again.damage.is_none(), "{dir}: {:?}", again.damage);
+                assert_eq!(again.last, report.last);
+            }
+            let count = usize::try_from(report.last.unwrap().index + 1).unwrap();
+            let shard = open_with(&disk, CHECKPOINT_BYTES);
+            apply_rest(&shard).unwrap();
+            check_shard(&shard, &load, (count, count)).unwrap();
+            cuts += 1;
+        }
+    }
+    say(&format!("cleaned logs: {cuts} cut behind the checkpoint, {refused} refused"));
+    assert!(cuts > 10 && refused > 100, "{cuts} cut, {refused} refused");
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn check_repair(damaged: &SimDisk) {
     let to = Path::new("/copy");
     let copied = damaged.clone_image();
     copied.create_dir(to).unwrap();
-    inspect::copy_log(&copied, &report, Some(&plan), to, 77).unwrap();
+    inspect::copy_log(&copied, (Path::new(DIR), to), &report, Some(&plan), 77).unwrap();
     let mut visit = |_: &Visited<'_>| ControlFlow::Continue(());
     let on: Arc<dyn Disk> = Arc::new(copied.clone());
     let copy = inspect::inspect(&on, to, owner(), Depth::Records, &mut visit).unwrap();

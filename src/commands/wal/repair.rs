@@ -66,6 +66,9 @@ pub(super) fn run(session: &mut Session, args: &RepairArgs) -> Result {
         let report =
             place.verify(shard, Depth::Checksums).map_err(|error| of_log(shard, &error))?;
         let plan = report.damage.is_some().then(|| CutPlan::at_end(&report));
+        if let Some(plan) = &plan {
+            check_history(shard, &report, plan)?;
+        }
         logs.push(Log { shard, report, plan });
     }
     if logs.iter().all(|log| log.plan.is_none()) {
@@ -111,6 +114,22 @@ fn nothing(session: &mut Session, args: &RepairArgs) -> Result {
         return session.output.document(&document(args, &[], &[]));
     }
     session.output.confirmation("no log is damaged: nothing to repair")
+}
+
+/// A log that was cleaned can be cut behind its checkpoint only.
+///
+/// # Errors
+/// 12.
+pub(super) fn check_history(shard: u32, report: &LogReport, plan: &CutPlan) -> Result {
+    if !plan.loses_history(report) {
+        return Ok(());
+    }
+    let message = format!(
+        "shard {shard} cannot be cut there: its log was cleaned, and what stands before its last checkpoint \
+         is needed whole"
+    );
+    let failure = Failure::of(ErrorCode::Corrupt, message);
+    Err(failure.hint("restore a backup: prkdb backup restore FILE --data-dir DIR").into())
 }
 
 /// A catalogue that is cut must still name every partition that the other shards host.
@@ -190,7 +209,7 @@ fn copy(place: &Place, logs: &[Log], to: &Path, now_ms: i64) -> Result {
         let name = place.dir().shard_path(log.shard);
         let dir = to.join(name.file_name().unwrap_or_default());
         create(&dir)?;
-        inspect::copy_log(&RealDisk, &log.report, log.plan.as_ref(), &dir, now_ms)
+        inspect::copy_log(&RealDisk, (&name, &dir), &log.report, log.plan.as_ref(), now_ms)
             .map_err(|error| of_log(log.shard, &error))?;
     }
     RealDisk

@@ -7,7 +7,7 @@ use super::{
     dump,
     names::{METADATA_SHARD, Names},
     place::{Place, of_log},
-    repair::{FORGETS, check_catalogue},
+    repair::{FORGETS, check_catalogue, check_history},
     told,
 };
 use crate::{
@@ -89,6 +89,7 @@ pub(super) fn run(session: &mut Session, args: &TruncateArgs) -> Result {
         check_catalogue(&place, &left, &place.shards(None)?)?;
     }
     let plan = CutPlan::behind(&report, Some(keep));
+    check_history(args.shard, &report, &plan)?;
     let records: u64 = search.behind.values().sum();
     let committed: u64 = search
         .behind

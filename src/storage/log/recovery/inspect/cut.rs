@@ -16,6 +16,7 @@ use crate::storage::{
     StorageError,
     checkpoint::MANIFEST,
     disk::{Access, Disk},
+    log::is_history,
 };
 
 /// Files are copied in pieces of this size.
@@ -43,7 +44,18 @@ impl CutPlan {
             !matches!(segment.state, SegmentState::Prepared | SegmentState::Quarantined)
         };
         let later = report.segments.iter().filter(is_written).map(|segment| segment.number);
-        Self { keep, aside: later.filter(|number| *number > last).collect() }
+        // Numbers of history are above all others, and its place is before the checkpoint.
+        let goes = |number: &u64| *number > last && !is_history(*number);
+        Self { keep, aside: later.filter(goes).collect() }
+    }
+
+    /// Returns whether a cut would lose what only the checkpoint of a cleaned log knows: it must not be made.
+    pub fn loses_history(&self, report: &LogReport) -> bool {
+        let is_behind = match (self.keep, report.resume) {
+            (Some(keep), Some(resume)) => !is_history(keep.0) && keep >= resume,
+            _ => false,
+        };
+        report.was_cleaned && !is_behind
     }
 
     /// Returns how long a segment is afterwards; `None` where it is not kept.
@@ -85,9 +97,11 @@ pub fn cut_in_place(
     now_ms: i64,
 ) -> Result<Vec<PathBuf>, StorageError> {
     let mut aside = Vec::new();
-    // It may say more than the log will have; without it the whole log is read.
+    // It may say more than the log will have; without it the whole log is read, where that is whole.
     let manifest = dir.join(MANIFEST);
-    if disk.exists(&manifest).map_err(StorageError::io("look for", &manifest))? {
+    if !report.was_cleaned
+        && disk.exists(&manifest).map_err(StorageError::io("look for", &manifest))?
+    {
         let name = quarantine_name(&manifest, now_ms);
         disk.rename(&manifest, &name).map_err(StorageError::io("set aside", &manifest))?;
         sync_dir(disk, dir)?;
@@ -121,7 +135,8 @@ pub fn cut_in_place(
     Ok(aside)
 }
 
-/// Copies the log of a report into `to`, an empty directory; with a plan, ended as it says.
+/// Copies the log of a report from `dir` into `to`, an empty directory; with a plan, ended as it says.
+/// The checkpoint goes along where the log was cleaned, and is not needed elsewhere.
 ///
 /// What is not copied keeps its number: an empty file stands for it under the name of one set aside, so
 /// that no later segment gets a name that the original has too.
@@ -130,9 +145,9 @@ pub fn cut_in_place(
 /// [`StorageError::Io`].
 pub fn copy_log(
     disk: &dyn Disk,
+    (dir, to): (&Path, &Path),
     report: &LogReport,
     plan: Option<&CutPlan>,
-    to: &Path,
     now_ms: i64,
 ) -> Result<(), StorageError> {
     for segment in &report.segments {
@@ -147,6 +162,14 @@ pub fn copy_log(
                     copy_file(disk, &segment.path, &quarantine_name(&target, now_ms), 0)?;
                 }
             },
+        }
+    }
+    if report.was_cleaned {
+        for name in disk.list(dir).map_err(StorageError::io("list log", dir))? {
+            let is_checkpoint = name.to_str().is_some_and(|name| name.ends_with(".checkpoint"));
+            if is_checkpoint || name == MANIFEST {
+                copy_file(disk, &dir.join(&name), &to.join(&name), u64::MAX)?;
+            }
         }
     }
     sync_dir(disk, to)

@@ -193,6 +193,11 @@ pub struct LogReport {
     pub last: Option<LogId>,
     /// The purge mark: nothing at or below it can be cut off.
     pub purged: Option<u64>,
+    /// Whether parts of it were taken out: only its checkpoint says what those added up to.
+    pub was_cleaned: bool,
+    /// Of a log that was cleaned, where the checkpoint ends: segment, and byte in it. `None` where the
+    /// checkpoint is of no use.
+    pub resume: Option<(u64, u64)>,
     /// The highest index that the log says is committed.
     pub committed: Option<u64>,
     /// Where reading ended: segment, and byte in it. `None` where nothing was read.

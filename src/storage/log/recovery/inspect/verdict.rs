@@ -27,7 +27,7 @@ use crate::storage::{
     clock::SeededRng,
     disk::Disk,
     kv::window::PRODUCER_BYTES_MAX,
-    log::{Resume, header::Seed, options::LogOptions},
+    log::{HISTORY_FIRST, Resume, header::Seed, options::LogOptions},
 };
 
 /// Reads the log in `dir` and tells what is there. `disk` should be one that refuses to be changed.
@@ -44,9 +44,10 @@ pub fn inspect(
     visit: &mut Visit<'_>,
 ) -> Result<LogReport, StorageError> {
     let survey = survey(disk.as_ref(), dir, &options(owner))?;
-    let resume = cleaned(disk, dir, owner)?;
+    let (was_cleaned, resume) = cleaned(disk, dir, owner)?;
     let chain = Chained::of(&survey, resume.as_ref(), dir)?;
     let mut walk = Walk::new(&survey, depth, dir);
+    walk.was_cleaned = was_cleaned;
     if let Some(resume) = &resume {
         walk.read_cleaned(resume, visit)?;
         walk.resume = Some((resume.segment, resume.position));
@@ -67,24 +68,23 @@ pub fn inspect(
     Ok(report)
 }
 
-/// Returns where a log goes on that was cleaned; nothing for any other, and where its checkpoint is of no
-/// use.
+/// Returns whether a log was cleaned, and where it goes on then; nothing where its checkpoint is of no use.
 fn cleaned(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     owner: LogOwner,
-) -> Result<Option<Resume>, StorageError> {
+) -> Result<(bool, Option<Resume>), StorageError> {
     let manifest = match current(disk.as_ref(), dir, owner.shard, owner.cluster_id) {
         Ok(manifest) => manifest,
         Err(StorageError::Corrupt { .. }) => None,
         Err(other) => return Err(other),
     };
     if !manifest.is_some_and(|(manifest, _)| manifest.is_cleaned) {
-        return Ok(None);
+        return Ok((false, None));
     }
     match find(disk, dir, owner.shard, owner.cluster_id, PRODUCER_BYTES_MAX) {
-        Ok(opened) => Ok(opened.loaded.map(|loaded| loaded.resume)),
-        Err(StorageError::Corrupt { .. }) => Ok(None),
+        Ok(opened) => Ok((true, opened.loaded.map(|loaded| loaded.resume))),
+        Err(StorageError::Corrupt { .. }) => Ok((true, None)),
         Err(other) => Err(other),
     }
 }
@@ -214,7 +214,7 @@ impl Walk<'_> {
     }
 
     fn last_read(&self) -> u64 {
-        self.tallies.last_key_value().map_or(0, |(number, _)| *number)
+        self.tallies.range(..HISTORY_FIRST).next_back().map_or(0, |(number, _)| *number)
     }
 
     /// The log ends too early, and nothing of it is damaged.
@@ -271,6 +271,8 @@ impl Walk<'_> {
             segments,
             last: self.fold.last(),
             purged: self.fold.hard_state.purged.map(|mark| mark.index),
+            was_cleaned: self.was_cleaned || !self.survey.history.is_empty(),
+            resume: self.resume,
             committed: self.committed,
             end: (self.end.segment > 0).then_some((self.end.segment, self.end.position)),
             torn: if damage.is_some() { Vec::new() } else { torn },

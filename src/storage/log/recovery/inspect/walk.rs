@@ -58,6 +58,7 @@ pub(super) struct Walk<'a> {
     pub(super) missing: Option<StorageError>,
     /// Where reading goes on behind a checkpoint.
     pub(super) resume: Option<(u64, u64)>,
+    pub(super) was_cleaned: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -77,6 +78,7 @@ impl<'a> Walk<'a> {
             dir,
             missing: None,
             resume: None,
+            was_cleaned: false,
         };
         for header in survey.files.values().filter_map(Found::header) {
             walk.watermark = walk.watermark.max(header.synced_lsn);
