@@ -195,8 +195,13 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
     check(&engine, &model);
 }
 
+/// The long run sets more.
+fn cases() -> u32 {
+    std::env::var("PRKDB_MODEL_CASES").map_or(256, |number| number.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
     #[test]
     fn the_engine_agrees_with_a_map(steps in steps()) {
         run(Engine::new(), steps);

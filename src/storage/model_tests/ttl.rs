@@ -77,6 +77,24 @@ fn a_sweep_takes_what_is_expired_and_was_not_written_since() {
 }
 
 #[test]
+fn a_value_put_twice_at_once_expires_once() {
+    let mut engine = Engine::new();
+    engine.accept(&expiring(b"a", 10));
+    engine.accept(&expiring(b"a", 10));
+    engine.commit();
+    engine.accept(&expiring(b"a", 10));
+    engine.commit();
+    assert!(engine.shard.next_expiry_ms().is_some());
+    engine.now_ms += 1000;
+    engine.accept(&put(b"b", b"v", None, Condition::None));
+    engine.commit();
+    let snapshot = engine.shard.scan(COLLECTION).unwrap();
+    let live: Vec<_> = snapshot.range(Bound::Unbounded, Bound::Unbounded).map(|it| it.0).collect();
+    assert_eq!(live, [b"b"]);
+    assert_eq!(engine.shard.expired(engine.now_ms, 10, 1000).unwrap().keys.len(), 1);
+}
+
+#[test]
 fn what_is_expired_is_so_by_what_precedes_and_not_by_the_clock() {
     let mut engine = Engine::new();
     let version = engine.accept(&expiring(b"a", 10));

@@ -72,6 +72,7 @@ impl Index {
             let record = record.map_err(|error| error.to_string())?;
             // A record without a key is an event: it is read by its offset alone.
             let Some(key) = record.key else { continue };
+            let mut expires_ms = NEVER;
             let before = match record.value {
                 None => {
                     removed(key);
@@ -86,14 +87,15 @@ impl Index {
                         version: record.offset,
                         expires_ms: lifetime.expires_ms(&record),
                     };
-                    let before = self.tree.insert(key, leaf);
-                    self.due.insert(key, leaf.expires_ms);
-                    before
+                    expires_ms = leaf.expires_ms;
+                    self.tree.insert(key, leaf)
                 }
             };
+            // In this order: the two may expire at the same time.
             if let Some(before) = before {
                 self.due.remove(key, before.expires_ms);
             }
+            self.due.insert(key, expires_ms);
             if let Some(effects) = &mut effects {
                 if let Some(before) = before {
                     *effects.replaced.entry(before.segment).or_default() += 1;
