@@ -1,18 +1,22 @@
 //! The engine, driven inline on a simulated disk, against a plain map.
 
 mod engine;
+mod held;
 mod ttl;
 
 use std::collections::BTreeMap;
 
 use prkdb_types::{
-    ErrorCode, ProducerStamp, ShardCommand,
+    ErrorCode, Isolation, ProducerStamp, ShardCommand,
     command::{PartitionDrop, ShardChange},
     headers::{Operation, Ttl},
 };
 use proptest::prelude::*;
 
-use self::engine::{COLLECTION, Engine, PARTITIONS, batch, delete, partition_of, put};
+use self::{
+    engine::{COLLECTION, Engine, PARTITIONS, batch, delete, partition_of, put},
+    held::Held,
+};
 use super::{
     kv::{catalog::CONTROL_PARTITION, state::Expired},
     log::entry::Payload,
@@ -31,6 +35,10 @@ enum Step {
     /// Expired keys get their tombstones, so many at most.
     Sweep(usize),
     Commit,
+    /// A snapshot is taken and kept.
+    Hold,
+    /// Keys written on the snapshot taken last.
+    Transaction(Vec<(u8, Option<u8>)>, Isolation),
     Restart,
     Crash,
 }
@@ -47,6 +55,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..12u8).prop_map(Step::Delete),
         2 => prop::collection::vec((0..12u8, any::<Option<u8>>()), 1..20).prop_map(Step::Batch),
         4 => Just(Step::Commit),
+        2 => Just(Step::Hold),
+        3 => (prop::collection::vec((0..12u8, any::<Option<u8>>()), 1..5), any::<bool>()).prop_map(
+            |(writes, is_strict)| {
+                let strict = if is_strict { Isolation::Serializable } else { Isolation::Snapshot };
+                Step::Transaction(writes, strict)
+            }
+        ),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
     ];
@@ -82,6 +97,7 @@ fn check(engine: &Engine, model: &Model) {
 
 fn run(mut engine: Engine, steps: Vec<Step>) {
     let mut model = Model::new();
+    let mut held: Vec<Held> = Vec::new();
     for step in steps {
         match step {
             Step::Put(key, value, ttl_ms) => {
@@ -179,6 +195,12 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
                     };
                 }
             }
+            Step::Hold => held.push(Held::take(&mut engine, &model)),
+            Step::Transaction(writes, isolation) => {
+                if let Some(held) = held.last() {
+                    held.transact(&mut engine, &mut model, writes, isolation);
+                }
+            }
             Step::Commit => {
                 engine.commit();
                 check(&engine, &model);
@@ -193,11 +215,12 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
     }
     engine.commit();
     check(&engine, &model);
+    held.iter().for_each(Held::check);
 }
 
 /// The long run sets more.
 fn cases() -> u32 {
-    std::env::var("PRKDB_MODEL_CASES").map_or(256, |number| number.parse().unwrap())
+    std::env::var("PRKDB_MODEL_CASES").map_or(2000, |number| number.parse().unwrap())
 }
 
 proptest! {
