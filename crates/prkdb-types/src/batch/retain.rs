@@ -145,7 +145,7 @@ mod tests {
                         );
                         let latest = rows(&left).iter().map(|row| row.1).max().unwrap();
                         prop_assert_eq!(after.max_timestamp, latest);
-                        prop_assert!(left.len() <= batch.len() + 8);
+                        prop_assert!(left.len() <= batch.len() * 5 / 4 + 64);
                     }
                 }
             }

@@ -307,22 +307,27 @@ fn failures(flaw: Flaw) -> Vec<(&'static str, String)> {
     conformance::failures(|| Opened(flaw, Mutex::default()))
 }
 
+/// What two threads do at once is not wrong each time.
+const TRIES: usize = 50;
+
 #[test]
 fn every_wrong_adapter_is_seen() {
     assert_eq!(failures(Flaw::None), []);
-    let unseen: Vec<Flaw> =
-        FLAWS.iter().copied().filter(|flaw| failures(*flaw).is_empty()).collect();
+    let is_seen = |flaw: Flaw| (0..TRIES).any(|_| !failures(flaw).is_empty());
+    let unseen: Vec<Flaw> = FLAWS.iter().copied().filter(|flaw| !is_seen(*flaw)).collect();
     assert!(unseen.is_empty(), "not seen: {unseen:?}");
 }
 
 #[test]
 fn every_check_sees_some_wrong_adapter() {
-    let seen: Vec<&str> =
-        FLAWS.iter().flat_map(|flaw| failures(*flaw)).map(|(name, _)| name).collect();
-    let idle: Vec<&str> = conformance::CHECKS
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| !seen.contains(name))
-        .collect();
-    assert!(idle.is_empty(), "{idle:?}");
+    let mut idle: Vec<&str> = conformance::CHECKS.iter().map(|(name, _)| *name).collect();
+    for _ in 0..TRIES {
+        let seen: Vec<&str> =
+            FLAWS.iter().flat_map(|flaw| failures(*flaw)).map(|(name, _)| name).collect();
+        idle.retain(|name| !seen.contains(name));
+        if idle.is_empty() {
+            return;
+        }
+    }
+    panic!("nothing is seen by {idle:?}");
 }
