@@ -2,7 +2,7 @@
 
 use prkdb_types::{Cleanup, CollectionName, CollectionSettings, ErrorCode, Retention};
 
-use super::collections::{check_numbers_left, place, put_row, tell_shards};
+use super::collections::{numbers_gone, place, put_row, tell_shards};
 use crate::{
     node::{Node, outcome::Failure},
     storage::kv::catalog::CollectionEntry,
@@ -74,7 +74,7 @@ pub(super) async fn alter(
         return Err(refused(format!("it has {now} partitions: fewer would lose records")));
     }
     settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    check_numbers_left(&node.catalog(), wanted - now)?;
+    node.catalog().check_partitions_left(wanted - now).map_err(numbers_gone)?;
     let mut row = CollectionEntry { version: known.version + 1, settings, ..known.clone() };
     row.partitions.extend(place(node, &settings, now));
     put_row(node, &row).await?;

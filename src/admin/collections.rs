@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
     Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, Placement, ShardCommand,
-    command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
+    command::{PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
 };
 use tonic::{Request, Response, Status};
 
@@ -28,13 +28,11 @@ use crate::{
         service::Context,
     },
     storage::{
-        kv::catalog::{Catalog, CollectionEntry},
+        kv::catalog::{CollectionEntry, NumbersGone},
         sequencer::WriteRequest,
     },
 };
 
-/// Partition numbers are given out once for ever; the catalogue remembers each.
-const PARTITIONS_EVER_MAX: u64 = 1_000_000;
 /// The metadata shard.
 const METADATA: u32 = 0;
 /// Collections of measurements: the one reserved name that clients may create.
@@ -98,17 +96,7 @@ pub(super) fn place(node: &Node, settings: &CollectionSettings, from: u32) -> Ve
 
 /// Writes one row of the catalogue.
 pub(super) async fn put_row(node: &Node, row: &CollectionEntry) -> Result<(), Failure> {
-    let put = CollectionPut {
-        collection: row.id,
-        name: row.name.as_str().to_owned(),
-        settings: Some((&row.settings).into()),
-        created_ms: row.created_ms,
-        partitions: row.partitions.clone(),
-        dropped: row.is_dropped,
-    };
-    let change = Some(ShardChange::CollectionPut(put));
-    propose(node, METADATA, vec![ShardCommand { id: row.id.into(), version: row.version, change }])
-        .await
+    propose(node, METADATA, vec![row.command()]).await
 }
 
 /// Tells the shards what a row says of them, as far as they have not been told.
@@ -156,14 +144,9 @@ fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardComm
     ShardCommand { id: place.partition.into(), version: row.version, change: Some(change) }
 }
 
-/// Refuses to give out more numbers of partitions than there are.
-pub(super) fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), Failure> {
-    if u64::from(catalog.next_partition()) + u64::from(wanted) <= PARTITIONS_EVER_MAX {
-        return Ok(());
-    }
-    let message =
-        format!("partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)");
-    Err(Failure::new(ErrorCode::Overloaded, message))
+/// The failure where no numbers are left.
+pub(super) fn numbers_gone(gone: NumbersGone) -> Failure {
+    Failure::new(ErrorCode::Overloaded, gone.to_string())
 }
 
 /// Creates a collection; returns its row and whether it is new.
@@ -184,10 +167,8 @@ async fn create(
         tell_shards(node, known).await?;
         return Ok((known.clone(), false));
     }
-    if catalog.next_collection() == u32::MAX {
-        return Err(Failure::new(ErrorCode::Overloaded, "all ids of collections are given out"));
-    }
-    check_numbers_left(&catalog, settings.partitions)?;
+    catalog.check_collections_left().map_err(numbers_gone)?;
+    catalog.check_partitions_left(settings.partitions).map_err(numbers_gone)?;
     let row = CollectionEntry {
         id: catalog.next_collection(),
         version: 1,
@@ -215,7 +196,7 @@ pub async fn ensure_default(node: &Node) -> Result<(), Failure> {
         ..CollectionSettings::with_partitions(node.config().partitions)
     };
     settings.check().map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    create(node, parse_name(CollectionName::DEFAULT)?, settings).await.map(drop)
+    create(node, CollectionName::default_name(), settings).await.map(drop)
 }
 
 /// Makes the shards host what the catalogue says: what a crash interrupted is finished.

@@ -7,17 +7,14 @@ use std::sync::{Arc, PoisonError};
 
 use prkdb_types::{
     Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
-    command::{CollectionPut, PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
+    command::{PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
 };
 
 use super::{DbError, PrkDb, builder::SHARD, database::overloaded, engine::refused};
 use crate::storage::{
-    kv::catalog::{Catalog, CollectionEntry},
+    kv::catalog::{CollectionEntry, NumbersGone},
     sequencer::WriteRequest,
 };
-
-/// Partition numbers are given out once for ever; the catalogue remembers each.
-const PARTITIONS_EVER_MAX: u64 = 1_000_000;
 
 /// A collection of a database. A clone counts references.
 #[derive(Clone, Debug)]
@@ -108,8 +105,7 @@ pub(super) fn default_of(db: &PrkDb) -> Collection {
         Collection::new(CollectionEntry {
             id: u32::MAX,
             version: 0,
-            name: CollectionName::parse(CollectionName::DEFAULT)
-                .expect("the default name is a name"),
+            name: CollectionName::default_name(),
             settings,
             created_ms: 0,
             partitions: vec![PartitionPlace { partition: u32::MAX, number: 0, shard: SHARD }],
@@ -123,9 +119,7 @@ pub(super) fn ensure_default(db: &PrkDb, settings: CollectionSettings) -> Result
     if !db.shard().catalog().collections.is_empty() {
         return Ok(());
     }
-    let name = CollectionName::parse(CollectionName::DEFAULT)
-        .map_err(|error| refused(error.code(), error.to_string()))?;
-    create(db, name, settings).map(drop)
+    create(db, CollectionName::default_name(), settings).map(drop)
 }
 
 /// Creates a collection, or returns it where it is there.
@@ -149,7 +143,9 @@ pub(super) fn create(
         }
         return Ok(Collection::new(known.clone()));
     }
-    check_numbers_left(&catalog, settings.partitions)?;
+    let gone = |gone: NumbersGone| overloaded(gone.to_string());
+    catalog.check_collections_left().map_err(gone)?;
+    catalog.check_partitions_left(settings.partitions).map_err(gone)?;
     let first = catalog.next_partition();
     let place = |number| PartitionPlace { partition: first + number, number, shard: SHARD };
     let row = CollectionEntry {
@@ -161,7 +157,7 @@ pub(super) fn create(
         partitions: (0..settings.partitions).map(place).collect(),
         is_dropped: false,
     };
-    let mut commands = vec![row_command(&row)];
+    let mut commands = vec![row.command()];
     commands.extend(row.partitions.iter().map(|place| ShardCommand {
         id: place.partition.into(),
         version: 1,
@@ -186,7 +182,7 @@ pub(super) fn drop_collection(db: &PrkDb, name: &str) -> Result<(), DbError> {
         is_dropped: true,
         ..CollectionEntry::clone(&known.row)
     };
-    let mut commands = vec![row_command(&row)];
+    let mut commands = vec![row.command()];
     commands.extend(row.partitions.iter().map(|place| ShardCommand {
         id: place.partition.into(),
         version: 2,
@@ -198,29 +194,4 @@ pub(super) fn drop_collection(db: &PrkDb, name: &str) -> Result<(), DbError> {
 fn propose(db: &PrkDb, commands: Vec<ShardCommand>) -> Result<(), DbError> {
     let timestamp_ms = db.engine().clock.wall_ms();
     db.write(WriteRequest::Control { commands, timestamp_ms }, |_| ()).wait()
-}
-
-fn row_command(row: &CollectionEntry) -> ShardCommand {
-    let put = CollectionPut {
-        collection: row.id,
-        name: row.name.as_str().to_owned(),
-        settings: Some((&row.settings).into()),
-        created_ms: row.created_ms,
-        partitions: row.partitions.clone(),
-        dropped: row.is_dropped,
-    };
-    let change = Some(ShardChange::CollectionPut(put));
-    ShardCommand { id: row.id.into(), version: row.version, change }
-}
-
-fn check_numbers_left(catalog: &Catalog, wanted: u32) -> Result<(), DbError> {
-    if catalog.next_collection() == u32::MAX {
-        return Err(overloaded("all ids of collections are given out".to_owned()));
-    }
-    if u64::from(catalog.next_partition()) + u64::from(wanted) <= PARTITIONS_EVER_MAX {
-        return Ok(());
-    }
-    let message =
-        format!("partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)");
-    Err(overloaded(message))
 }

@@ -21,7 +21,7 @@ use super::{
 fn a_cleaned_shard_is_that_of_the_model_after_any_power_cut() {
     let mut tally = Tally::default();
     check_cleaned(1, 130, Where::Everywhere, &mut tally).unwrap();
-    for seed in 2..=9 {
+    for seed in 2..=4 {
         check_cleaned(seed, 150, Where::InCleanings, &mut tally).unwrap();
     }
     for seed in 4..=12 {
@@ -49,12 +49,12 @@ fn what_is_needless_gives_its_room_back() {
     let (cleaned, kept) = bytes_of_both(1500);
     say(&format!("1500 entries: {kept} bytes, cleaned {cleaned}"));
     // The records of one of three partitions with keys stay.
-    assert!(cleaned * 10 < kept * 7, "{cleaned} of {kept} bytes are left");
+    assert!(cleaned * 10 < kept * 6, "{cleaned} of {kept} bytes are left");
     let planted = bug::plant(Bug::CleanKeepsReplaced);
     let (cleaned, kept) = bytes_of_both(1500);
     drop(planted);
     say(&format!("planted CleanKeepsReplaced: {cleaned} of {kept} bytes"));
-    assert!(cleaned * 10 >= kept * 7, "{cleaned} of {kept} bytes: the check above must see this");
+    assert!(cleaned * 10 >= kept * 6, "{cleaned} of {kept} bytes: the check above must see this");
 }
 
 #[test]

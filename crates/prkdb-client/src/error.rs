@@ -258,6 +258,14 @@ impl ClientError {
         crate::transaction::is_conflict(self.code())
     }
 
+    /// Returns whether node and client do not agree any more on which sequence comes next.
+    pub(crate) fn has_lost_count(&self) -> bool {
+        matches!(
+            self.code(),
+            ErrorCode::SequenceReused | ErrorCode::OutOfOrder | ErrorCode::UnknownProducer
+        )
+    }
+
     /// Makes the error of a detail that came inside a stream.
     pub fn from_detail(detail: ErrorDetail) -> Self {
         Self::Refused(Box::new(detail::refusal(detail, None)))

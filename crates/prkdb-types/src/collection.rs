@@ -239,6 +239,11 @@ impl CollectionName {
     /// The collection that exists from the start.
     pub const DEFAULT: &str = "default";
 
+    /// Returns the name of the collection that exists from the start.
+    pub fn default_name() -> Self {
+        Self(Self::DEFAULT.into())
+    }
+
     /// Checks a name. Reserved names are names too: see [`CollectionName::is_internal`].
     ///
     /// # Errors

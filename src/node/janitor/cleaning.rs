@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// So often it is looked for what could be cleaned.
-const LOOK_EVERY: Duration = Duration::from_millis(1000);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a cleaning that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that are read before it is looked at the time.
@@ -64,7 +64,7 @@ impl Cleaner {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the thread; a cleaning under way is given up.
+    /// Ends the thread; a cleaning under way is finished first, without pauses.
     pub(in crate::node) fn stop(self) {
         let Self { stop, thread } = self;
         drop(stop);

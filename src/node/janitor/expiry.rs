@@ -7,10 +7,11 @@
 use std::{sync::Arc, time::Duration};
 
 use prkdb_types::headers::Operation;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::next_look;
 use crate::{
     node::{
         core::{Node, ShardHandle},
@@ -35,18 +36,12 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: Cancell
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            led = next_look(&mut leading) => if !led { return },
+            leads = next_look(&mut leading, LOOK_EVERY) => if !leads { return },
         }
         while !stop.is_cancelled() && sweep(&node, &handle).await {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// Waits for the next look; only while this replica leads. False where it never will again.
-async fn next_look(leading: &mut watch::Receiver<u64>) -> bool {
-    tokio::time::sleep(LOOK_EVERY).await;
-    leading.wait_for(|term| *term != 0).await.is_ok()
 }
 
 /// Appends one batch of tombstones. Returns whether there may be more.

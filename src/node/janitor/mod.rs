@@ -8,15 +8,21 @@ mod cleaning;
 mod expiry;
 mod retention;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Node, ShardHandle};
 
 pub(super) use cleaning::{Cleaner, CleanerParts};
 pub(crate) use retention::trim;
+
+/// Waits for the next look; only while this replica leads. False where it never will again.
+async fn next_look(leading: &mut watch::Receiver<u64>, every: Duration) -> bool {
+    tokio::time::sleep(every).await;
+    leading.wait_for(|term| *term != 0).await.is_ok()
+}
 
 /// Starts what decides, until `stop`.
 pub(super) fn start(

@@ -13,6 +13,7 @@ use prkdb_types::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::next_look;
 use crate::{
     node::{
         core::{Node, ShardHandle},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// So often it is looked for partitions that hold too much.
-const LOOK_EVERY: Duration = Duration::from_millis(1000);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Keys that are looked at, and that get their tombstones, at once.
 const LOOKS_AT_ONCE: usize = 20_000;
 const KEYS_AT_ONCE: usize = 1000;
@@ -31,13 +32,9 @@ const KEYS_AT_ONCE: usize = 1000;
 pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
     let mut leading = handle.leading();
     loop {
-        let next = async {
-            tokio::time::sleep(LOOK_EVERY).await;
-            leading.wait_for(|term| *term != 0).await.is_ok()
-        };
         tokio::select! {
             () = stop.cancelled() => return,
-            leads = next => if !leads { return },
+            leads = next_look(&mut leading, LOOK_EVERY) => if !leads { return },
         }
         let now_ms = node.clock().wall_ms().max(handle.shard.log_time_ms());
         for overdue in handle.shard.overdue(now_ms) {

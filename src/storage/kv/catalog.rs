@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use prkdb_types::{
     CollectionName, CollectionSettings, ShardCommand,
-    command::{CommandError, PartitionPlace, PartitionPut, ShardChange, Trim},
+    command::{CollectionPut, CommandError, PartitionPlace, PartitionPut, ShardChange, Trim},
 };
 
 /// The partition of every shard that holds its metadata records.
@@ -34,6 +34,36 @@ pub struct CollectionEntry {
     pub is_dropped: bool,
 }
 
+impl CollectionEntry {
+    /// Returns the metadata record that makes the row what it is.
+    pub fn command(&self) -> ShardCommand {
+        let put = CollectionPut {
+            collection: self.id,
+            name: self.name.as_str().to_owned(),
+            settings: Some((&self.settings).into()),
+            created_ms: self.created_ms,
+            partitions: self.partitions.clone(),
+            dropped: self.is_dropped,
+        };
+        let change = Some(ShardChange::CollectionPut(put));
+        ShardCommand { id: self.id.into(), version: self.version, change }
+    }
+}
+
+/// Partition numbers are given out once for ever; the catalogue remembers each.
+const PARTITIONS_EVER_MAX: u64 = 1_000_000;
+
+/// Numbers are given out once, and there are no more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NumbersGone {
+    /// Ids of collections.
+    #[error("all ids of collections are given out")]
+    Collections,
+    /// Numbers of partitions.
+    #[error("partition numbers up to {PARTITIONS_EVER_MAX} are given out (partitions-ever)")]
+    Partitions,
+}
+
 /// What a command's version is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
@@ -53,6 +83,23 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Asks for the number of another collection.
+    ///
+    /// # Errors
+    /// [`NumbersGone`].
+    pub fn check_collections_left(&self) -> Result<(), NumbersGone> {
+        if self.next_collection() == u32::MAX { Err(NumbersGone::Collections) } else { Ok(()) }
+    }
+
+    /// Asks for the numbers of so many partitions more.
+    ///
+    /// # Errors
+    /// [`NumbersGone`].
+    pub fn check_partitions_left(&self, wanted: u32) -> Result<(), NumbersGone> {
+        let last = u64::from(self.next_partition()) + u64::from(wanted);
+        if last > PARTITIONS_EVER_MAX { Err(NumbersGone::Partitions) } else { Ok(()) }
+    }
+
     /// Returns the collection of that name, upper and lower case being the same.
     pub fn by_name(&self, name: &CollectionName) -> Option<&CollectionEntry> {
         self.collections.get(self.by_name.get(&name.folded())?)

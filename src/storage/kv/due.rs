@@ -42,9 +42,7 @@ impl Due {
 
     /// Returns the keys that expire behind a time and up to another.
     pub fn between(&self, after_ms: i64, to_ms: i64) -> impl Iterator<Item = &[u8]> {
-        // Without this an empty or a reversed range would panic.
-        let from_ms = after_ms.saturating_add(1).min(to_ms.saturating_add(1));
-        let keys = self.keys.range((from_ms, Box::default())..);
+        let keys = self.keys.range((after_ms.saturating_add(1), Box::default())..);
         keys.take_while(move |(at, _)| *at <= to_ms).map(|(_, key)| key.as_ref())
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::entry::LogId;
+use super::{entry::LogId, history::is_history};
 
 /// Where an entry starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,11 +128,13 @@ impl EntryIndex {
         }
     }
 
-    /// Returns whether no entry of a segment has a name or a slot.
+    /// Returns whether no entry of a segment has a name or a slot. None of history ever has.
     pub(super) fn is_retired(&self, segment: u64) -> bool {
         let is_it = |number: u32| u64::from(number) == segment;
-        !self.stretches.iter().any(|stretch| is_it(stretch.segment))
-            && self.places.front().is_none_or(|place| u64::from(place.segment) > segment)
+        let is_before_slots =
+            || self.places.front().is_none_or(|place| u64::from(place.segment) > segment);
+        let has_names = || self.stretches.iter().any(|stretch| is_it(stretch.segment));
+        is_history(segment) || (!has_names() && is_before_slots())
     }
 
     /// Returns the last entry of a segment that has a name.
@@ -268,7 +270,7 @@ impl EntryIndex {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::history::HISTORY_FIRST, *};
 
     fn id(term: u64, index: u64) -> LogId {
         LogId { term, index }
@@ -343,6 +345,8 @@ mod tests {
         let stretch = |first, last, segment| Stretch { first, last, segment };
         assert_eq!(index.stretches_in(2), [stretch(6, 6, 2), stretch(7, 8, 2)]);
         assert!(index.is_retired(1) && !index.is_retired(2) && !index.is_retired(3));
+        // Its number is above those of all slots.
+        assert!(index.is_retired(HISTORY_FIRST));
         assert_eq!(index.past(9).terms, [(7, 1), (8, 2)]);
         let mut later = EntryIndex::after(&index.past(9));
         assert_eq!(later.first(), Some(id(1, 7)));

@@ -185,18 +185,14 @@ impl Shard {
             return None;
         }
         let (candidates, tombstones_go) = self.candidates()?;
+        let run = choose(&candidates, self.segment_bytes_max)?;
         let log = self.log();
-        let retired = candidates.iter().copied().filter(|it| log.is_retired(it.number));
-        let retired: Vec<Candidate> = retired.collect();
-        // What can be cleaned now comes first: under load there is always one more that could be soon.
-        let Some(run) = choose(&retired, self.segment_bytes_max) else {
-            let run = choose(&candidates, self.segment_bytes_max)?;
-            let number = run.iter().rev().find(|number| !log.is_retired(**number))?;
+        if let Some(number) = run.iter().rev().find(|number| !log.is_retired(**number)) {
             let purged = log.state().purged.map(|mark| mark.index);
             // One that was moved there already waits for the next checkpoint.
             let up_to = log.last_of(*number).filter(|last| purged < Some(last.index));
             return up_to.map(CleanStep::Purge);
-        };
+        }
         let (disk, dir, log_id) = log.home();
         let home = Home {
             disk,

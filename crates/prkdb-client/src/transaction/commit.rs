@@ -160,13 +160,9 @@ impl Shared {
 impl Course {
     /// Leaves the lane as the last answer says; in doubt it is retired.
     fn failed(&mut self, error: &ClientError, in_doubt: bool) {
-        let lost_count = matches!(
-            error.code(),
-            ErrorCode::SequenceReused | ErrorCode::OutOfOrder | ErrorCode::UnknownProducer
-        );
         match error.outcome() {
             Some(Outcome::Applied) => self.settle(true),
-            Some(Outcome::NotApplied) if !in_doubt && !lost_count => self.settle(false),
+            Some(Outcome::NotApplied) if !in_doubt && !error.has_lost_count() => self.settle(false),
             _ => self.lane.set_in_flight(true),
         }
     }

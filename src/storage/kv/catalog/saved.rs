@@ -1,27 +1,9 @@
 //! The catalogue in a checkpoint: each row as the command that would make it, and the versions beside.
 
-use prkdb_types::{
-    ShardCommand,
-    command::{CollectionPut, PartitionPut, ShardChange},
-};
+use prkdb_types::{ShardCommand, command::PartitionPut};
 
-use super::{Catalog, CollectionEntry, Subject};
+use super::{Catalog, Subject};
 use crate::storage::checkpoint::codec::{Malformed, Put as _, Take};
-
-impl CollectionEntry {
-    fn command(&self) -> ShardCommand {
-        let put = CollectionPut {
-            collection: self.id,
-            name: self.name.as_str().to_owned(),
-            settings: Some((&self.settings).into()),
-            created_ms: self.created_ms,
-            partitions: self.partitions.clone(),
-            dropped: self.is_dropped,
-        };
-        let change = Some(ShardChange::CollectionPut(put));
-        ShardCommand { id: self.id.into(), version: self.version, change }
-    }
-}
 
 impl Catalog {
     /// Adds the catalogue to a section.
