@@ -275,21 +275,28 @@ fn keys(parent: &Path, out: &mut impl io::Write) {
         let puts = per_second(KEYS, begun);
         let stats = engine.shard.stats();
         let bytes_per_key = stats.index_bytes / stats.keys;
-        let gets = [1, 2].map(|threads| gets(&engine.shard, threads, scattered));
+        let shard = &engine.shard;
+        let found = |key: &[u8]| assert!(shard.leaf(2, key).is_some());
+        let lookups = [1, 2].map(|threads| per_second_of(threads, scattered, found));
+        let read = |key: &[u8]| assert_eq!(shard.get(2, key).unwrap().unwrap().value.len(), 100);
+        let gets = [1, 2].map(|threads| per_second_of(threads, scattered, read));
         writeln!(
             out,
             "keys, {}: {puts:.0} puts/s in batches of {BATCH_KEYS}, encoding included; {:.0} gets/s by one thread, \
-             {:.0} by two; {bytes_per_key} bytes of index per key",
+             {:.0} by two; without values {:.0} and {:.0}; {bytes_per_key} bytes of index per key",
             if scattered { "scattered" } else { "in order" },
             gets[0],
             gets[1],
+            lookups[0],
+            lookups[1],
         )
         .unwrap();
     }
 }
 
-/// Gets of keys drawn at random, with their values.
-fn gets(shard: &Shard, threads: u64, scattered: bool) -> f64 {
+/// How often something can be done with keys drawn at random.
+fn per_second_of(threads: u64, scattered: bool, act: impl Fn(&[u8]) + Sync) -> f64 {
+    let act = &act;
     let begun = Instant::now();
     let counts: u64 = std::thread::scope(|scope| {
         let readers: Vec<_> = (1..=threads)
@@ -302,8 +309,7 @@ fn gets(shard: &Shard, threads: u64, scattered: bool) -> f64 {
                             state ^= state << 13;
                             state ^= state >> 7;
                             state ^= state << 17;
-                            let found = shard.get(2, &key(state % KEYS, scattered)).unwrap();
-                            assert_eq!(found.unwrap().value.len(), 100);
+                            act(&key(state % KEYS, scattered));
                         }
                         count += 1000;
                     }

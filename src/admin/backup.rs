@@ -1,9 +1,6 @@
-//! Backups: every shard as it was at one entry, sent as files.
-//!
-//! The catalogue does not change until every shard's checkpoint is taken, so that no shard misses a
-//! partition that another's catalogue has. Writes go on.
+//! Backups: a snapshot of every shard, sent as files.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::stream;
 use prkdb_proto::v1::{self, backup_reply::Message};
@@ -11,10 +8,10 @@ use prkdb_types::ErrorCode;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::VERSION;
+use super::{VERSION, snapshots};
 use crate::{
     node::{Node, outcome::Failure, service::to_status},
-    storage::{CopyPart, ShardCopy},
+    storage::{CopyPart, ShardCopy, SnapshotVersion},
 };
 
 /// Bytes of a file in one message.
@@ -24,6 +21,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) struct Backup {
     stop: CancellationToken,
     begin: Option<v1::backup_reply::Begin>,
+    /// The shards know that they are read.
+    _held: Vec<Arc<SnapshotVersion>>,
     parts: VecDeque<(u32, CopyPart)>,
     /// Of the first part; `None` before its name was sent.
     position: Option<u64>,
@@ -38,25 +37,18 @@ impl Backup {
     /// # Errors
     /// Those of the disk.
     pub(super) async fn begin(node: &Node, stop: CancellationToken) -> Result<Self, Failure> {
-        let _catalogue_stands_still = node.admin_lock().lock().await;
-        let mut shards = Vec::with_capacity(node.shards().len());
+        let (mut shards, mut held) = (Vec::new(), Vec::new());
         let mut parts = VecDeque::new();
-        for handle in node.shards() {
-            handle.checkpoint().await?;
-        }
-        for handle in node.shards() {
-            let copy = handle.shard.copy().map_err(|error| Failure::from(&error))?;
-            let Some(ShardCopy { applied, parts: files }) = copy else {
-                let message = format!("shard {} has no checkpoint", handle.number);
-                return Err(Failure::new(ErrorCode::Internal, message));
-            };
+        for (shard, copy) in snapshots::take(node).await? {
+            let ShardCopy { version, parts: files } = copy;
             shards.push(v1::backup_reply::Shard {
-                shard: handle.number,
-                term: applied.term,
-                index: applied.index,
-                bytes: files.iter().map(|part| part.len).sum(),
+                shard,
+                term: version.applied.term,
+                index: version.applied.index,
+                bytes: version.bytes,
             });
-            parts.extend(files.into_iter().map(|part| (handle.number, part)));
+            held.push(version);
+            parts.extend(files.into_iter().map(|part| (shard, part)));
         }
         let begin = v1::backup_reply::Begin {
             cluster_id: node.cluster_id().to_vec().into(),
@@ -68,6 +60,7 @@ impl Backup {
         Ok(Self {
             stop,
             begin: Some(begin),
+            _held: held,
             parts,
             position: None,
             files: 0,

@@ -8,6 +8,7 @@ mod collections;
 mod describe;
 mod groups;
 mod settings;
+mod snapshots;
 mod status;
 mod truncate;
 
@@ -136,6 +137,26 @@ impl Admin for AdminService {
             })
         });
         self.context.answer_read(Method::Version, look).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotReply>, Status> {
+        let wanted = request.into_inner().node;
+        let created = async {
+            self.context.authorise(Action::Administer, Resource::Cluster)?;
+            snapshots::create(&self.context.node, wanted).await
+        };
+        self.context.answer_read(Method::CreateSnapshot, created).await
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsReply>, Status> {
+        let look = self.observe(snapshots::list);
+        self.context.answer_read(Method::ListSnapshots, look).await
     }
 
     type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupReply, Status>> + Send>>;

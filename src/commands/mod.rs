@@ -51,6 +51,7 @@ pub mod put;
 pub mod reference;
 pub mod scan;
 pub mod serve;
+pub mod snapshot;
 pub mod status;
 pub mod ttl;
 pub mod version;

@@ -13,7 +13,7 @@ use crate::commands::{
     output::Format,
     produce, put, scan, serve,
     session::Session,
-    status,
+    snapshot, status,
     talk::{self, Talk},
     tree::{Cli, ClientCommand, Command, Global, cli},
     ttl, usage, version, wal,
@@ -79,6 +79,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Produce(args) => produce::run(session, &args),
         C::Consume(args) => consume::run(session, &args),
         C::Backup(args) => backup::run(session, &args),
+        C::Snapshot(args) => snapshot::run(session, args),
         C::Consumer(args) => block_on(session, async |session| consumer::run(session, args).await),
         C::Collection(args) => {
             block_on(session, async |session| collection::run(session, args).await)

@@ -12,7 +12,7 @@ use crate::commands::{
     backup, batch_put, bench, collection, completions, consume, consumer, delete, demo, doctor,
     get, health, help, man, metrics,
     output::{Format, TimeStyle},
-    produce, put, scan, serve, status, ttl, values, version, wal,
+    produce, put, scan, serve, snapshot, status, ttl, values, version, wal,
 };
 
 /// Returns the command line of the program.
@@ -233,6 +233,8 @@ pub enum ClientCommand {
     Consume(consume::Args),
     /// Back up a node, and make a directory from a backup
     Backup(backup::Args),
+    /// Take, list and check snapshots: what a shard is as files
+    Snapshot(snapshot::Args),
     /// List consumer groups
     #[command(visible_alias = "group")]
     Consumer(consumer::Args),

@@ -357,9 +357,9 @@ async fn start_shard(
         election_timeout: config.election_timeout,
     };
     let started = {
-        let (shard, flusher) = (Arc::clone(&shard), driver.flusher());
+        let (shard, driven) = (Arc::clone(&shard), (driver.flusher(), driver.checkpointer()));
         consensus.spawn(async move {
-            let group = Group::start(options, shard, flusher).await?;
+            let group = Group::start(options, shard, driven).await?;
             group.initialize().await?;
             Ok::<_, NodeError>(group)
         })

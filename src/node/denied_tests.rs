@@ -80,7 +80,7 @@ async fn every_method_is_refused_where_the_policy_allows_nothing() {
     let channel =
         Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let methods = methods();
-    assert_eq!(methods.len(), 28, "{methods:#?}");
+    assert_eq!(methods.len(), 30, "{methods:#?}");
     for method in methods {
         let mut client = Grpc::new(channel.clone());
         client.ready().await.unwrap();

@@ -109,6 +109,10 @@ methods! {
     Version = "Admin/Version";
     /// The opening of a backup.
     Backup = "Admin/Backup";
+    /// The taking of snapshots.
+    CreateSnapshot = "Admin/CreateSnapshot";
+    /// The list of snapshots.
+    ListSnapshots = "Admin/ListSnapshots";
 }
 
 type ByCall = Family<[(&'static str, &'static str); 2], Counter>;

@@ -38,5 +38,5 @@ pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
 pub(crate) use janitor::trim;
-pub use raft::LOG_FILTER;
+pub use raft::{LOG_FILTER, Members};
 pub use run::{Process, Ready, Stopped, run};

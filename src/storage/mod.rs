@@ -25,7 +25,10 @@ mod values;
 #[cfg(test)]
 mod model_tests;
 
-pub use checkpoint::{CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult};
+pub use checkpoint::{
+    CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, SnapshotFile,
+    SnapshotReport, SnapshotVersion, inspect_snapshot,
+};
 pub use error::StorageError;
 pub use kv::{range::KeyRange, snapshot::ShardSnapshot};
 pub use shard::{

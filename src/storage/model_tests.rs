@@ -4,20 +4,24 @@ mod engine;
 mod held;
 mod ttl;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use prkdb_types::{
     ErrorCode, Isolation, ProducerStamp, ShardCommand,
     command::{PartitionDrop, ShardChange},
     headers::{Operation, Ttl},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 
 use self::{
     engine::{COLLECTION, Engine, PARTITIONS, batch, delete, partition_of, put},
     held::Held,
 };
 use super::{
+    bug::{self, Bug},
     kv::{catalog::CONTROL_PARTITION, state::Expired},
     log::entry::Payload,
     sequencer::{Answer, Condition, Verdict, WriteRequest},
@@ -35,6 +39,8 @@ enum Step {
     /// Expired keys get their tombstones, so many at most.
     Sweep(usize),
     Commit,
+    /// A checkpoint is taken, and what nobody needs goes from the log.
+    Clean,
     /// A snapshot is taken and kept.
     Hold,
     /// Keys written on the snapshot taken last.
@@ -62,10 +68,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 Step::Transaction(writes, strict)
             }
         ),
+        1 => Just(Step::Clean),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
     ];
-    prop::collection::vec(step, 20..120)
+    prop::collection::vec(step, 20..=200)
 }
 
 /// What a key has.
@@ -95,7 +102,8 @@ fn check(engine: &Engine, model: &Model) {
     assert_eq!(keys, live.cloned().collect::<Vec<_>>());
 }
 
-fn run(mut engine: Engine, steps: Vec<Step>) {
+/// Returns how many cleanings there were.
+fn run(mut engine: Engine, steps: Vec<Step>) -> usize {
     let mut model = Model::new();
     let mut held: Vec<Held> = Vec::new();
     for step in steps {
@@ -195,6 +203,11 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
                     };
                 }
             }
+            Step::Clean => {
+                engine.commit();
+                engine.clean();
+                check(&engine, &model);
+            }
             Step::Hold => held.push(Held::take(&mut engine, &model)),
             Step::Transaction(writes, isolation) => {
                 if let Some(held) = held.last() {
@@ -216,6 +229,7 @@ fn run(mut engine: Engine, steps: Vec<Step>) {
     engine.commit();
     check(&engine, &model);
     held.iter().for_each(Held::check);
+    engine.cleanings
 }
 
 /// The long run sets more.
@@ -223,11 +237,36 @@ fn cases() -> u32 {
     std::env::var("PRKDB_MODEL_CASES").map_or(2000, |number| number.parse().unwrap())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
-    #[test]
-    fn the_engine_agrees_with_a_map(steps in steps()) {
-        run(Engine::new(), steps);
+#[test]
+fn the_engine_agrees_with_a_map() {
+    let cleanings = AtomicUsize::new(0);
+    let config =
+        ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(cases()) };
+    TestRunner::new(config)
+        .run(&steps(), |steps| {
+            cleanings.fetch_add(run(Engine::new(), steps), Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+    let cleanings = cleanings.into_inner();
+    assert!(cleanings > 1000, "{cleanings} cleanings in {} cases", cases());
+}
+
+#[test]
+fn planted_cleanings_are_seen_by_the_map() {
+    for planted in [Bug::CleanForgetsKeys] {
+        let guard = bug::plant(planted);
+        let found = TestRunner::new(ProptestConfig {
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..ProptestConfig::with_cases(2000)
+        })
+        .run(&steps(), |steps| {
+            run(Engine::new(), steps);
+            Ok(())
+        });
+        drop(guard);
+        assert!(found.is_err(), "{planted:?}");
     }
 }
 

@@ -48,6 +48,20 @@ impl Admin for Refusing {
         Err(self.0.clone())
     }
 
+    async fn create_snapshot(
+        &self,
+        _: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotReply>, Status> {
+        Err(self.0.clone())
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsReply>, Status> {
+        Err(self.0.clone())
+    }
+
     async fn metadata(
         &self,
         _: Request<v1::MetadataRequest>,

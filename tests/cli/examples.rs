@@ -27,6 +27,7 @@ fn prepare(node: &Node) {
         assert_eq!(node.run("backup create nightly.backup").code, 0);
     }
     for line in [
+        "snapshot create",
         "collection create flights --if-not-exists",
         "collection create copy --if-not-exists",
         "collection create events --no-index --if-not-exists",
@@ -53,6 +54,7 @@ fn here(example: &str, node: &Node) -> String {
         .replace("| man -l -", "| cat")
         .replace("create nightly.backup", "create new.prkdb")
         .replace("| ssh vault 'cat > nightly.backup'", "| cat > new.prkdb")
+        .replace("inspect ./data/shard", "inspect ./d/shard")
         .replace("--duration 10s", "")
         .replace("--duration 5s", "")
         // It would never end; it is a test of its own.

@@ -25,6 +25,7 @@ mod schemas;
 mod serve;
 mod sessions;
 mod signals;
+mod snapshots;
 mod startup;
 mod supervised;
 mod support;

@@ -10,9 +10,10 @@ use crate::{
 };
 
 const SHARD: &str = "d/shard-0000000001";
+const KEYS: u32 = 200_000;
 
 fn start(home: Home) -> Node {
-    Node::start_with(home, &["--checkpoint-bytes", "256KiB", "--segment-bytes", "1MiB"])
+    Node::start_with(home, &["--checkpoint-bytes", "8MiB", "--segment-bytes", "4MiB"])
 }
 
 /// A figure of the data shard.
@@ -31,19 +32,23 @@ fn count(node: &Node) -> String {
 #[test]
 fn a_start_reads_what_is_behind_the_last_checkpoint_and_all_without_one() {
     let node = start(Home::new());
-    let value = "v".repeat(400);
-    let keys = lines(6000, |number| format!("key-{number},{value}"));
+    let value = "v".repeat(100);
+    // Scattered over all there are: what neighbours have in common is little.
+    let key = |number: u64| format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let keys = lines(KEYS, |number| format!("{},{value}", key(number.into())));
     fs::write(node.home.dir.path().join("k.csv"), keys).unwrap();
-    let said = node.run("batch-put k.csv --key-column 1 --value-column 2 --batch-size 100");
+    let said = node.run("batch-put k.csv --key-column 1 --value-column 2 --batch-size 1000");
     assert_eq!(said.code, 0, "{}", said.stderr);
     let written = figure(&node, "prkdb_append_bytes_total");
-    assert!(written > 2_000_000, "{written} bytes of log");
+    assert!(written > 24_000_000, "{written} bytes of log");
+    let per_key = figure(&node, "prkdb_index_bytes") / u64::from(KEYS);
+    assert!((16..=100).contains(&per_key), "{per_key} bytes of index for each key");
     let node = start(node.killed());
     assert!(node.home.dir.path().join(SHARD).join("MANIFEST").exists());
     let read = figure(&node, "prkdb_recovery_bytes");
     assert!(read < written / 2, "{read} of {written} bytes");
-    assert_eq!(count(&node), "6000");
-    assert_eq!(node.run("get key-17").text().trim(), value);
+    assert_eq!(count(&node), KEYS.to_string());
+    assert_eq!(node.run(&format!("get {}", key(17))).text().trim(), value);
 
     let home = node.killed();
     let manifest = home.dir.path().join(SHARD).join("MANIFEST");
@@ -54,6 +59,6 @@ fn a_start_reads_what_is_behind_the_last_checkpoint_and_all_without_one() {
     let read = figure(&node, "prkdb_recovery_bytes");
     // What was counted as written has the metadata shard's too.
     assert!(read > written / 10 * 9, "{read} of {written} bytes");
-    assert_eq!(count(&node), "6000");
+    assert_eq!(count(&node), KEYS.to_string());
     assert!(node.log().contains("no checkpoint that can be used"), "{}", node.log());
 }

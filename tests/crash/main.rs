@@ -26,4 +26,5 @@ mod readers;
 mod rig;
 mod shard;
 mod sidecars;
+mod snapshots;
 mod state;

@@ -30,7 +30,7 @@ use super::{
 
 /// Opens a disk and compares the shard with the model of its last entry; then takes a checkpoint, and
 /// does so again.
-fn check(
+pub(crate) fn check(
     disk: &SimDisk,
     load: &Load,
     bounds: (usize, usize),

@@ -63,6 +63,14 @@ pub(crate) fn try_open(disk: &SimDisk) -> Result<Shard, StorageError> {
 }
 
 pub(crate) fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Shard, StorageError> {
+    try_open_in(disk, DIR, checkpoint_bytes)
+}
+
+pub(crate) fn try_open_in(
+    disk: &SimDisk,
+    dir: &str,
+    checkpoint_bytes: u64,
+) -> Result<Shard, StorageError> {
     let options = ShardOptions {
         shard: 1,
         cluster_id: [5; 16],
@@ -74,7 +82,7 @@ pub(crate) fn try_open_with(disk: &SimDisk, checkpoint_bytes: u64) -> Result<Sha
         tombstone_grace_ms: TOMBSTONE_GRACE_MS,
     };
     let rng = &mut SeededRng::new(1);
-    let opened = Shard::open(Arc::new(disk.clone()), Path::new(DIR), &options, rng, 1000);
+    let opened = Shard::open(Arc::new(disk.clone()), Path::new(dir), &options, rng, 1000);
     opened.map(|(shard, _)| shard)
 }
 

@@ -77,6 +77,7 @@ const RULES: &[Rule] = &[
         except: &[
             "src/commands/bench/",
             "src/commands/backup/restore.rs",
+            "src/commands/snapshot/inspect.rs",
             "src/commands/wal/",
             "src/commands/doctor.rs",
         ],

@@ -394,6 +394,33 @@ impl Client {
         self.shared.call(attempts, message, call).await
     }
 
+    /// Takes a snapshot of every shard of a node; of the one that is asked for `None`.
+    ///
+    /// # Errors
+    /// `NotFound` where the server is another node.
+    pub async fn create_snapshot(
+        &self,
+        node: Option<u64>,
+    ) -> Result<v1::CreateSnapshotReply, ClientError> {
+        let attempts = self.attempts("create snapshot", Effect::Repeatable);
+        let message = v1::CreateSnapshotRequest { node };
+        let call =
+            |link: Arc<Link>, request| async move { link.admin().create_snapshot(request).await };
+        self.shared.call(attempts, message, call).await
+    }
+
+    /// Lists the snapshots that the server has.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list_snapshots(&self) -> Result<v1::ListSnapshotsReply, ClientError> {
+        let attempts = self.attempts("list snapshots", Effect::None);
+        let message = v1::ListSnapshotsRequest {};
+        let call =
+            |link: Arc<Link>, request| async move { link.admin().list_snapshots(request).await };
+        self.shared.call(attempts, message, call).await
+    }
+
     /// Asks for a backup of the server: every shard as it is at one entry, as files.
     ///
     /// # Errors

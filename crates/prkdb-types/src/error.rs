@@ -100,6 +100,8 @@ error_codes! {
     CollectionNotFound = "collection_not_found", NOT_FOUND, NotFound, 3, No;
     /// The collection has no such partition.
     PartitionNotFound = "partition_not_found", NOT_FOUND, NotFound, 3, No;
+    /// The cluster, or the address that was asked, has no such node.
+    NodeNotFound = "node_not_found", NOT_FOUND, NotFound, 3, No;
     /// A collection of that name exists with other settings.
     CollectionExists = "collection_exists", ALREADY_EXISTS, Conflict, 7, No;
     /// The collection cannot be changed like that.

@@ -12,13 +12,17 @@ use crate::{
 };
 
 /// So often it is looked for what could be cleaned.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After a cleaning that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that are read before it is looked at the time.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Half of the time is left to others: a piece is followed by as long a pause as it took, up to this.
+/// While little waits half of the time is left to others: a piece is followed by as long a pause as it
+/// took, up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// The pauses are shorter the more there is to clean, and none where it is so much: what is written
+/// faster than it is cleaned would fill the disk.
+const NEEDLESS_BYTES_MAX: u64 = 512 << 20;
 
 /// What cleans one shard.
 #[derive(Debug)]
@@ -101,14 +105,15 @@ impl CleanerParts {
         let started = self.clock.monotonic();
         let mut pieces = Pieces { bytes: 0, since: started };
         let mut is_stopped = false;
+        let needless_bytes = job.needless_bytes;
         let written = job.run(&mut |bytes| {
             pieces.bytes += bytes;
             if pieces.bytes < PIECE_BYTES || is_stopped {
                 return;
             }
-            let took = self.clock.monotonic().saturating_sub(pieces.since).min(PAUSE_MAX);
-            is_stopped |=
-                stop.recv_timeout(took) != Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            let took = self.clock.monotonic().saturating_sub(pieces.since);
+            is_stopped |= stop.recv_timeout(pause_after(took, needless_bytes))
+                != Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             pieces = Pieces { bytes: 0, since: self.clock.monotonic() };
         });
         let done = match written {
@@ -130,8 +135,31 @@ impl CleanerParts {
     }
 }
 
+/// Returns how long others are left alone after a piece that took so long.
+fn pause_after(took: Duration, needless_bytes: u64) -> Duration {
+    let calm = NEEDLESS_BYTES_MAX.saturating_sub(needless_bytes) >> 20;
+    let calm = u32::try_from(calm).unwrap_or(u32::MAX);
+    let most = u32::try_from(NEEDLESS_BYTES_MAX >> 20).unwrap_or(u32::MAX);
+    took.min(PAUSE_MAX) * calm / most
+}
+
 /// What was read since the last pause.
 struct Pieces {
     bytes: u64,
     since: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_there_is_to_clean_the_shorter_are_the_pauses() {
+        let pause = |mib: u64| pause_after(Duration::from_millis(8), mib << 20);
+        assert_eq!(pause(0), Duration::from_millis(8));
+        assert_eq!(pause(256), Duration::from_millis(4));
+        assert_eq!(pause(512), Duration::ZERO);
+        assert_eq!(pause(1 << 20), Duration::ZERO);
+        assert_eq!(pause_after(Duration::from_secs(9), 0), PAUSE_MAX);
+    }
 }

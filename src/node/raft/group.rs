@@ -17,7 +17,7 @@ use super::{
     types::{Once, Proposal, TypeConfig},
 };
 use crate::{
-    driver::Flusher,
+    driver::{Checkpointer, Flusher},
     node::{NodeError, growth::Growth},
     storage::{
         Shard,
@@ -119,13 +119,14 @@ impl Group {
     pub(crate) async fn start(
         options: GroupOptions,
         shard: Arc<Shard>,
-        flusher: Flusher,
+        (flusher, checkpointer): (Flusher, Checkpointer),
     ) -> Result<Self, NodeError> {
         let failed = |reason: String| NodeError::Consensus { shard: options.shard, reason };
         let config = options.config().validate().map_err(|error| failed(error.to_string()))?;
         let log = LogStore::new(Arc::clone(&shard), flusher);
         let growth = Arc::new(Growth::default());
-        let (state_machine, applied) = StateMachine::new(Arc::clone(&shard), Arc::clone(&growth));
+        let (state_machine, applied) =
+            StateMachine::new(Arc::clone(&shard), checkpointer, Arc::clone(&growth));
         let raft = Raft::new(options.replica, Arc::new(config), NoPeers, log, state_machine)
             .await
             .map_err(|error| failed(error.to_string()))?;

@@ -18,6 +18,7 @@ mod types;
 /// The filter of a node's log: the library tells each of its own steps at `info`.
 pub const LOG_FILTER: &str = "info,openraft=warn";
 
+pub use types::Members;
 pub(in crate::node) use types::{membership_from_bytes, membership_to_bytes};
 
 pub(crate) use group::{Group, GroupOptions, Leadership, LeadershipWatch, ProposalEnd};

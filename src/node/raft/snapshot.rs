@@ -1,7 +1,8 @@
 //! Snapshots, as openraft sees them: the shard's last checkpoint.
 //!
 //! A checkpoint is what the log below the purge mark is replaced by. There is one replica: none is ever
-//! sent or installed.
+//! sent or installed. Where openraft insists on one, as at a start with a purge mark and a checkpoint that
+//! was damaged, it is taken.
 
 use std::{io, sync::Arc};
 
@@ -11,11 +12,16 @@ use openraft::{
 };
 
 use super::types::{TypeConfig, membership_from_bytes, to_log_id};
-use crate::storage::Shard;
+use crate::{driver::Checkpointer, storage::Shard};
 
-/// Builds the snapshot that the shard's last checkpoint is.
+/// Builds the snapshot that the shard's last checkpoint is, or takes one.
 #[derive(Debug)]
-pub(super) struct Checkpoints(pub(super) Arc<Shard>);
+pub(super) struct Checkpoints {
+    pub(super) shard: Arc<Shard>,
+    pub(super) checkpointer: Checkpointer,
+    /// It must have everything that is applied.
+    pub(super) is_forced: bool,
+}
 
 /// Returns the error of everything that needs another replica.
 pub(super) fn unsupported() -> io::Error {
@@ -43,6 +49,15 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoints {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, ()>, io::Error> {
-        last(&self.0)?.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
+        if self.is_forced {
+            let applied = self.shard.applied().0;
+            let asked = self.checkpointer.ask().await;
+            asked.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            let last = self.shard.last_checkpoint().map(|(last, _)| last.index);
+            if last < applied.map(|applied| applied.index) {
+                return Err(io::Error::other("the disk has no room for a checkpoint"));
+            }
+        }
+        last(&self.shard)?.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
     }
 }

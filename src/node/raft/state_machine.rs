@@ -19,6 +19,7 @@ use super::{
     },
 };
 use crate::{
+    driver::Checkpointer,
     node::growth::Growth,
     storage::{Shard, StorageError, kv::catalog::CONTROL_PARTITION, log::entry::LogId},
 };
@@ -30,6 +31,7 @@ const GROUP_ENTRIES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct StateMachine {
     shard: Arc<Shard>,
+    checkpointer: Checkpointer,
     applied: watch::Sender<Option<LogId>>,
     growth: Arc<Growth>,
 }
@@ -41,10 +43,11 @@ impl StateMachine {
     /// Returns a view of the shard, and where its progress can be watched.
     pub(super) fn new(
         shard: Arc<Shard>,
+        checkpointer: Checkpointer,
         growth: Arc<Growth>,
     ) -> (Self, watch::Receiver<Option<LogId>>) {
         let (applied, progress) = watch::channel(shard.applied().0);
-        (Self { shard, applied, growth }, progress)
+        (Self { shard, checkpointer, applied, growth }, progress)
     }
 
     fn apply_group(&self, group: Vec<Waiting>) -> Result<(), StorageError> {
@@ -125,12 +128,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Checkpoints> {
-        Some(self.get_snapshot_builder().await)
+    async fn try_create_snapshot_builder(&mut self, is_forced: bool) -> Option<Checkpoints> {
+        let (shard, checkpointer) = (Arc::clone(&self.shard), self.checkpointer.clone());
+        Some(Checkpoints { shard, checkpointer, is_forced })
     }
 
     async fn get_snapshot_builder(&mut self) -> Checkpoints {
-        Checkpoints(Arc::clone(&self.shard))
+        let (shard, checkpointer) = (Arc::clone(&self.shard), self.checkpointer.clone());
+        Checkpoints { shard, checkpointer, is_forced: false }
     }
 
     async fn install_snapshot(

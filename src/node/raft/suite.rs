@@ -1,8 +1,11 @@
 //! openraft's own tests of log stores and state machines, one by one and by name.
 //!
 //! Three runs: plain; reopened, where the log is closed and opened after each call of the log store;
-//! and on a simulated disk. Two tests of the suite need snapshots and are left out: `snapshot_meta`
-//! and `transfer_snapshot`. The suite tests no durability; that is tested below it.
+//! and on a simulated disk. A test that needs a snapshot, `snapshot_meta`, applies what was appended before:
+//! a checkpoint is of entries in the log. Left out is `transfer_snapshot`: there is no other replica. The
+//! suite tests no durability; that is tested below it.
+
+mod snapshots;
 
 use std::{fmt::Debug, io, ops::RangeBounds, path::PathBuf, sync::Arc};
 
@@ -122,6 +125,13 @@ struct Opened {
     fatal: Fatal,
     // Dropped last, and the directory with it.
     _place: Place,
+}
+
+impl Opened {
+    fn machine(&self) -> StateMachine {
+        let checkpointer = self.driver.as_ref().unwrap().checkpointer();
+        StateMachine::new(Arc::clone(&self.shard), checkpointer, Arc::default()).0
+    }
 }
 
 impl Drop for Opened {
@@ -334,17 +344,14 @@ macro_rules! run {
 
 fn plain(place: &Place) -> (Opened, LogStore, Machine) {
     let opened = place.open();
-    let (store, machine) = (
-        opened.store.clone(),
-        Machine(StateMachine::new(Arc::clone(&opened.shard), Arc::default()).0),
-    );
+    let (store, machine) = (opened.store.clone(), Machine(opened.machine()));
     (opened, store, machine)
 }
 
 /// The state machine stays open, on a log of its own: what it applies is in no log.
 fn reopened() -> (Opened, Reopened, Machine) {
     let other = Place::new_sim().open();
-    let machine = Machine(StateMachine::new(Arc::clone(&other.shard), Arc::default()).0);
+    let machine = Machine(other.machine());
     (other, Reopened::new(Place::real()), machine)
 }
 

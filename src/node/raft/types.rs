@@ -90,6 +90,27 @@ struct Replica {
     address: String,
 }
 
+/// The replicas of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those that vote; while a membership changes, in the old or in the new configuration.
+    pub voters: Vec<u64>,
+    /// Those that only follow.
+    pub learners: Vec<u64>,
+}
+
+impl Members {
+    /// Decodes a membership as it stands in the log.
+    ///
+    /// # Errors
+    /// That the bytes are none.
+    pub fn decode(bytes: &Bytes) -> io::Result<Self> {
+        let membership = membership_from_bytes(bytes)?;
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        Ok(Self { learners: membership.learner_ids().collect(), voters })
+    }
+}
+
 /// Encodes a membership for the log.
 pub(in crate::node) fn membership_to_bytes(membership: &Membership<u64, BasicNode>) -> Bytes {
     let configs = membership

@@ -195,6 +195,25 @@ impl Reader {
         }
     }
 
+    /// Reads the next section of a kind into `content`; others are passed over and not checked.
+    pub(super) fn next_of(&mut self, kind: Kind, content: &mut Vec<u8>) -> Result<(), Fault> {
+        loop {
+            let mut head = [0; SECTION_BYTES];
+            let start = self.position;
+            self.read(&mut head)?;
+            if head[0] == kind.byte() {
+                self.position = start;
+                return self.next(content).map(drop);
+            }
+            let len = u64::from(u32::from_le_bytes(array_at(&head, 4)));
+            if head[0] == Kind::End.byte() || len > self.len.saturating_sub(self.position) {
+                return Err(Fault::Damaged);
+            }
+            self.position += len;
+            self.number += 1;
+        }
+    }
+
     /// Returns how many bytes were read.
     pub(super) fn bytes(&self) -> u64 {
         self.position

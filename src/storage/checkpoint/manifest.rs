@@ -251,8 +251,29 @@ pub(super) fn read(
     cluster_id: [u8; 16],
 ) -> Result<Found, StorageError> {
     let path = dir.join(MANIFEST);
-    let failed = |source| StorageError::io("read manifest", &path)(source);
-    let file = match disk.open(&path, Access::Read) {
+    let found = read_any(disk, &path)?;
+    if let Found::Whole(manifest) = &found
+        && (manifest.shard, manifest.cluster_id) != (shard, cluster_id)
+    {
+        let name = |shard: u32, cluster: [u8; 16]| {
+            format!("shard {shard} of cluster {:032x}", u128::from_be_bytes(cluster))
+        };
+        return Err(StorageError::Foreign {
+            path,
+            expected: name(shard, cluster_id),
+            found: name(manifest.shard, manifest.cluster_id),
+        });
+    }
+    Ok(found)
+}
+
+/// Reads a manifest, whosever it is.
+///
+/// # Errors
+/// [`StorageError::NewerFormat`]; [`StorageError::Io`].
+pub(super) fn read_any(disk: &dyn Disk, path: &Path) -> Result<Found, StorageError> {
+    let failed = |source| StorageError::io("read manifest", path)(source);
+    let file = match disk.open(path, Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
         Err(error) => return Err(failed(error)),
@@ -267,20 +288,11 @@ pub(super) fn read(
     let Some(content) = content(&bytes) else { return Ok(Found::Damaged) };
     let format = bytes.get(4).copied().unwrap_or_default();
     if format != FORMAT {
+        let path = path.to_path_buf();
         return Err(StorageError::NewerFormat { path, found: format, known: FORMAT });
     }
-    let Ok(manifest) = Manifest::decode(content) else { return Ok(Found::Damaged) };
-    if (manifest.shard, manifest.cluster_id) != (shard, cluster_id) {
-        let name = |shard: u32, cluster: [u8; 16]| {
-            format!("shard {shard} of cluster {:032x}", u128::from_be_bytes(cluster))
-        };
-        return Err(StorageError::Foreign {
-            path,
-            expected: name(shard, cluster_id),
-            found: name(manifest.shard, manifest.cluster_id),
-        });
-    }
-    Ok(Found::Whole(Box::new(manifest)))
+    let manifest = Manifest::decode(content);
+    Ok(manifest.map_or(Found::Damaged, |manifest| Found::Whole(Box::new(manifest))))
 }
 
 /// Returns the manifest that counts, and its size; `None` where there is none.
@@ -300,7 +312,7 @@ pub(in crate::storage) fn current(
             Ok(Some((*manifest, bytes)))
         }
         Found::Missing => Ok(None),
-        Found::Damaged => Err(damaged(dir)),
+        Found::Damaged => Err(damaged(&dir.join(MANIFEST))),
     }
 }
 
@@ -316,14 +328,14 @@ pub(in crate::storage) fn adopt(
     new: [u8; 16],
 ) -> Result<(), StorageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let Some((manifest, _)) = current(disk, dir, shard, old)? else { return Err(damaged(dir)) };
+    let Some((manifest, _)) = current(disk, dir, shard, old)? else { return Err(damaged(path)) };
     write(disk, dir, &Manifest { cluster_id: new, ..manifest })
         .map_err(StorageError::io("write manifest", path))
 }
 
-fn damaged(dir: &Path) -> StorageError {
+pub(super) fn damaged(path: &Path) -> StorageError {
     StorageError::Corrupt {
-        path: dir.join(MANIFEST),
+        path: path.to_path_buf(),
         position: 0,
         expected: "a manifest".to_owned(),
         found: "other bytes".to_owned(),

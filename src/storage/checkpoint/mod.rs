@@ -12,7 +12,7 @@
 //! - `file`: sections with checksums.
 //! - `keys`: a key index as sections.
 //! - `manifest`: what is named, and where reading begins.
-//! - `job`: writes both. `load`: reads them.
+//! - `job`: writes both. `load`: reads them. `version`: which snapshot a manifest is.
 
 pub(in crate::storage) mod codec;
 mod file;
@@ -20,8 +20,10 @@ mod job;
 mod keys;
 mod load;
 mod manifest;
+mod version;
 
 pub(in crate::storage) use job::Capture;
 pub use job::{CheckpointDone, CheckpointJob, CheckpointResult, Finished as CheckpointFinished};
 pub(in crate::storage) use load::{Loaded, Opened, find};
-pub(in crate::storage) use manifest::{MANIFEST, Manifest, adopt, checkpoint_name, current};
+pub(in crate::storage) use manifest::{MANIFEST, Manifest, adopt, current};
+pub use version::{SnapshotFile, SnapshotReport, SnapshotVersion, inspect_snapshot};

@@ -30,7 +30,7 @@ use crate::storage::{
 
 pub use self::effects::Effects;
 use self::index::{Index, Lifetime};
-pub(in crate::storage) use self::saved::SavedState;
+pub(in crate::storage) use self::saved::{Head, SavedState};
 
 /// A decompressed batch has at most this many bytes: the largest message there can be.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;

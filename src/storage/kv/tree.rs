@@ -181,6 +181,11 @@ impl Root {
         self.len == other.len && self.page.is_same(&other.page)
     }
 
+    /// Shows where the latest record of each key stands, in the order of the keys.
+    pub fn for_each_leaf(&self, mut see: impl FnMut(Leaf)) {
+        self.page.for_each(&mut see);
+    }
+
     /// Returns the keys between two bounds in order; none if the bounds are the wrong way round.
     ///
     /// The iterator holds the root, can be read from both ends and knows how many keys are left, so

@@ -12,6 +12,8 @@ use crate::storage::StorageError;
 pub struct FlushJob {
     pub(super) segment: Arc<Segment>,
     pub(super) position: u64,
+    /// Where it ends.
+    pub(super) end: u64,
     pub(super) parts: Vec<Bytes>,
     pub(super) bytes: u64,
     pub(super) entries: usize,
@@ -83,6 +85,7 @@ impl Log {
             return Err(StorageError::io("write segment", &job.segment.path)(source));
         }
         self.grown_bytes += job.bytes;
+        job.segment.advance(job.end);
         self.unsynced = Some((job.last_lsn, job.segment));
         Ok(job.last_lsn)
     }

@@ -1,17 +1,26 @@
-//! Maps of sealed segments: the only file with `unsafe`.
+//! Maps of segments: the only file with `unsafe`.
 //!
-//! What is mapped is read-only, sealed (no writer of ours changes it; trimming its unused tail
-//! happens behind the mapped length), and in a directory whose lock we hold. What remains is another
+//! What is mapped is read-only and in a directory whose lock we hold. Of a sealed segment no writer of
+//! ours changes anything, and its unused tail is trimmed behind the mapped length. Of one that is still
+//! written to nothing is looked at but what lies below the end of what was written, which is never
+//! written again and never trimmed. What remains is another
 //! program that truncates the file, or a disk that cannot be read: the kernel then raises SIGBUS at
 //! the access. The handler installed here at the first map writes one fixed line and ends the
 //! process with code 12; the next start reads the segment by `pread` and finds the damage.
 //! See `docs/internals/unsafe.md`.
 #![allow(unsafe_code, reason = "the one file that may: see the module's text")]
 
-use std::{fs::File, io, sync::Once};
+use std::{
+    fs::File,
+    io,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 const SIGBUS_LINE: &[u8] =
     b"prkdb: read mapped segment: the file was cut or cannot be read (SIGBUS); start again to verify the log\n";
@@ -35,6 +44,59 @@ pub(in crate::storage) fn map_sealed(file: &File, len: u64) -> io::Result<Bytes>
     // raises SIGBUS, which the handler turns into an exit.
     let map: Mmap = unsafe { MmapOptions::new().len(len).map(file) }?;
     Ok(Bytes::from_owner(map))
+}
+
+/// A map of a segment that is still written to.
+#[derive(Debug)]
+pub(super) struct GrowingMap {
+    raw: MmapRaw,
+    /// What lies below is written.
+    written: AtomicU64,
+}
+
+/// Bytes of a map that do not change any more.
+struct Part {
+    map: Arc<GrowingMap>,
+    start: usize,
+    len: usize,
+}
+
+impl GrowingMap {
+    /// Maps a file as long as it is now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn of(file: &File) -> io::Result<Arc<Self>> {
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        HANDLER.call_once(install_handler);
+        let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
+        Ok(Arc::new(Self { raw, written: AtomicU64::new(0) }))
+    }
+
+    /// Hears that the file is written up to `end`, and that nothing below is ever written again or cut.
+    pub(super) fn advance(&self, end: u64) {
+        self.written.fetch_max(end, Ordering::Release);
+    }
+
+    /// Returns the bytes at `position`, fewer where less is written; `None` where nothing is.
+    pub(super) fn read(self: &Arc<Self>, position: u64, len: usize) -> Option<Bytes> {
+        let written = usize::try_from(self.written.load(Ordering::Acquire)).ok()?;
+        let end = written.min(self.raw.len());
+        let start = usize::try_from(position).ok().filter(|start| *start < end)?;
+        let len = len.min(end - start);
+        Some(Bytes::from_owner(Part { map: Arc::clone(self), start, len }))
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `start + len` lies within the map, as `GrowingMap::read` has seen to, and below what was
+        // written when the part was made: no writer of ours changes or cuts that any more, so the slice is
+        // of memory that nobody changes, for as long as the part holds the map. That the bytes are those
+        // that were written follows from `Release` and `Acquire` of `written`, and from the kernel, whose
+        // page cache is what is mapped.
+        unsafe { std::slice::from_raw_parts(self.map.raw.as_ptr().add(self.start), self.len) }
+    }
 }
 
 extern "C" fn on_sigbus(_signal: libc::c_int) {
@@ -68,6 +130,31 @@ mod tests {
         let map = map_sealed(&file, 5000).unwrap();
         assert_eq!(map.len(), 5000);
         assert!(map.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_map_that_grows_shows_what_was_written_and_nothing_else() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(9000).unwrap();
+        let map = GrowingMap::of(&file).unwrap();
+        assert!(map.read(0, 10).is_none());
+        file.write_all(&[1; 5000]).unwrap();
+        map.advance(5000);
+        let first = map.read(4990, 100).unwrap();
+        assert_eq!(first.as_ref(), [1; 10]);
+        assert!(map.read(5000, 1).is_none());
+        file.write_all(&[2; 4000]).unwrap();
+        map.advance(9000);
+        // A later call that says less takes nothing back.
+        map.advance(4000);
+        assert_eq!(map.read(5000, usize::MAX).unwrap().as_ref(), [2; 4000]);
+        assert_eq!(map.read(4999, 2).unwrap().as_ref(), [1, 2]);
+        // What is behind is cut when a segment is full.
+        file.set_len(9000).unwrap();
+        map.advance(u64::MAX);
+        assert!(map.read(9000, 1).is_none(), "the map ends there");
+        drop((file, map));
+        assert_eq!(first.as_ref(), [1; 10], "a part holds its map");
     }
 
     #[test]

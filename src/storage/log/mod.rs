@@ -11,6 +11,7 @@
 //!
 //! Does not know: Raft's rules, partitions beyond their next offsets, threads, time.
 
+mod batches;
 pub mod body;
 pub mod entry;
 mod fold;

@@ -1,7 +1,7 @@
 //! The segments of a log as its readers see them: by number, without the writer's lock.
 //!
-//! A sealed segment is mapped at its first read; until then, and on disks that have no map, it is
-//! read by `pread`. What a slice refers to stays valid: nothing written is overwritten, and a slice
+//! A segment is mapped at its first read, one that is written to as far as it is written; on disks that
+//! have no map it is read by `pread`. What a slice refers to stays valid: nothing written is overwritten, and a slice
 //! keeps its segment alive.
 
 use std::{
@@ -15,19 +15,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use prkdb_types::{
-    Compression, DecompressLimit, Records,
-    batch::{Batch, BatchHeader, HEAD_LEN, HEADER_LEN},
-};
 
 use super::{
+    batches::Trust,
     body::{BodyFault, Check, decode_body},
     entry::Item,
-    header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed, array_at},
-    mmap,
+    header::{ENTRY_HEADER_BYTES, EntryHeader, HeaderFault, Seed},
+    mmap::{self, GrowingMap},
     walk::Walked,
 };
-use crate::storage::{StorageError, bug::bug, disk::DiskFile};
+use crate::storage::{StorageError, disk::DiskFile};
 
 /// Above it a length, which may come from a header, is believed only as far as the file goes.
 const UNASKED_BYTES_MAX: usize = 1 << 20;
@@ -46,26 +43,12 @@ pub struct Segment {
     /// How many bytes are used; set when it is sealed.
     sealed_len: OnceLock<u64>,
     map: OnceLock<Option<Bytes>>,
-    trust: Trust,
+    /// While it is written to.
+    growing: OnceLock<Option<Arc<GrowingMap>>>,
+    /// How far it is written, as its writer says.
+    written: AtomicU64,
+    pub(super) trust: Trust,
 }
-
-/// Whether what a segment holds was checked since the start.
-#[derive(Debug)]
-enum Trust {
-    /// It was written or read whole.
-    Checked,
-    /// A checkpoint spared its reading: each batch is checked when it is read, a small one each time, a
-    /// large one the first time. No two batches larger than a cell begin in the same one.
-    ByBatch(OnceLock<Box<[AtomicU64]>>),
-}
-
-/// Size of a cell, and of a small batch.
-const CELL_BYTES: u64 = 4096;
-
-/// A decompressed batch has at most this many bytes: the largest message there can be.
-const DECOMPRESS_LIMIT: DecompressLimit = DecompressLimit::new(64 << 20);
-/// Read this much at once where the length is not known: a single put fits.
-const FIRST_READ_BYTES: usize = 512;
 
 impl Segment {
     /// Returns a segment that is still written to.
@@ -77,6 +60,8 @@ impl Segment {
             seed,
             sealed_len: OnceLock::new(),
             map: OnceLock::new(),
+            growing: OnceLock::new(),
+            written: AtomicU64::new(0),
             trust: Trust::Checked,
         }
     }
@@ -122,6 +107,9 @@ impl Segment {
             let end = start.saturating_add(len).min(map.len());
             return Ok(map.slice(start..end));
         }
+        if let Some(bytes) = self.growing().and_then(|map| map.read(position, len)) {
+            return Ok(bytes);
+        }
         let failed = |source| StorageError::io("read segment", &self.path)(source);
         let len = match len {
             0..=UNASKED_BYTES_MAX => len,
@@ -156,6 +144,30 @@ impl Segment {
             .as_ref()
     }
 
+    /// Hears from its writer that it is written up to `end`, and nothing below is written again.
+    pub(super) fn advance(&self, end: u64) {
+        self.written.store(end, Ordering::Release);
+        if let Some(Some(map)) = self.growing.get() {
+            map.advance(end);
+        }
+    }
+
+    /// Returns the map of what is written so far; none where the writer has said nothing.
+    fn growing(&self) -> Option<&Arc<GrowingMap>> {
+        let written = self.written.load(Ordering::Acquire);
+        if written == 0 {
+            return None;
+        }
+        let map = self.growing.get_or_init(|| {
+            // Without a map it is read by pread.
+            self.file.map_source().and_then(|file| GrowingMap::of(file).ok())
+        });
+        let map = map.as_ref()?;
+        // The writer may have gone on while the map was made.
+        map.advance(written);
+        Some(map)
+    }
+
     /// Reads the entry that starts at `position`.
     ///
     /// # Errors
@@ -182,105 +194,6 @@ impl Segment {
         let item = decode_body(&header, &body, &self.seed, check)
             .map_err(|fault| self.body_fault(position, fault))?;
         Ok((header, item))
-    }
-
-    /// Reads the records of the batch at `position`, as far as it takes to have the one that begins at
-    /// `start` among them; returns them and where it begins in what was read.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn read_record(&self, position: u64, start: u32) -> Result<(Records, u32), StorageError> {
-        if let Some(record) = self.read_part(position, start)? {
-            return Ok((record, 0));
-        }
-        let records = self.read_batch(position)?.records(DECOMPRESS_LIMIT);
-        let wrong = |error: prkdb_types::BatchError| {
-            self.corrupt(position, "a batch that can be read", &error.to_string())
-        };
-        Ok((records.map_err(wrong)?, start))
-    }
-
-    /// Reads one record of a large batch that is not compressed and was checked; `None` for any other.
-    fn read_part(&self, position: u64, start: u32) -> Result<Option<Records>, StorageError> {
-        if matches!(self.trust, Trust::ByBatch(_)) {
-            return Ok(None);
-        }
-        let head = self.read(position, HEADER_LEN)?;
-        let Some(header) = BatchHeader::peek(&head) else { return Ok(None) };
-        // The length field of a batch counts what stands behind it.
-        let batch_len = usize::try_from(header.length).unwrap_or_default().saturating_add(12);
-        let is_plain = matches!(header.compression(), Ok(Compression::None));
-        if !is_plain || batch_len <= FIRST_READ_BYTES {
-            return Ok(None);
-        }
-        let at = HEADER_LEN.saturating_add(usize::try_from(start).unwrap_or(usize::MAX));
-        let left = batch_len.saturating_sub(at);
-        let place = position + at as u64;
-        let first = self.read(place, FIRST_READ_BYTES.min(left))?;
-        let bytes = match Records::first_len(&first) {
-            Some(len) if len <= first.len() => first.slice(..len),
-            Some(len) if len <= left => self.read(place, len)?,
-            // Whoever reads the batch whole says what is wrong with it.
-            _ => return Ok(None),
-        };
-        Ok(Some(Records::part_of(&header, bytes)))
-    }
-
-    /// Reads the batch that starts at `position`.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn read_batch(&self, position: u64) -> Result<Batch, StorageError> {
-        let first = self.read(position, FIRST_READ_BYTES)?;
-        if first.len() < HEAD_LEN {
-            return Err(self.corrupt(position, "a batch", "the end of the file"));
-        }
-        // The length field of a batch counts what stands behind it.
-        let len = usize::try_from(u32::from_be_bytes(array_at(&first, 8))).unwrap_or(usize::MAX);
-        let total = len.saturating_add(12);
-        let bytes = if total <= first.len() {
-            first.slice(..total)
-        } else {
-            // A length behind the end of the file gives what is there, which is no batch.
-            self.read(position, total)?
-        };
-        let batch = Batch::parse(bytes)
-            .map_err(|error| self.corrupt(position, "a batch", &error.to_string()))?;
-        self.check_first_read(position, &batch)?;
-        Ok(batch)
-    }
-
-    /// Checks a batch that was not checked at the start.
-    fn check_first_read(&self, position: u64, batch: &Batch) -> Result<(), StorageError> {
-        let Trust::ByBatch(cells) = &self.trust else { return Ok(()) };
-        if bug!(HistoryNotChecked) {
-            return Ok(());
-        }
-        let verify = || {
-            let verified = batch.verify_crc();
-            verified.map_err(|error| {
-                self.corrupt(position, "a batch that verifies", &error.to_string())
-            })
-        };
-        if batch.len() as u64 <= CELL_BYTES {
-            return verify();
-        }
-        let cell = position / CELL_BYTES;
-        let cells = cells.get_or_init(|| {
-            let len = self.file.len().unwrap_or(0);
-            let count = len.div_ceil(CELL_BYTES).div_ceil(64);
-            (0..count).map(|_| AtomicU64::new(0)).collect()
-        });
-        let known = usize::try_from(cell / 64).ok().and_then(|word| cells.get(word));
-        let bit = 1 << (cell % 64);
-        if known.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
-            return Ok(());
-        }
-        verify()?;
-        if let Some(word) = known {
-            word.fetch_or(bit, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     /// Returns the error for damage at `position`.

@@ -291,6 +291,7 @@ impl Log {
             return Err(StorageError::io("write and sync segment", &job.segment.path)(source));
         }
         self.grown_bytes += job.bytes;
+        job.segment.advance(job.end);
         // One sync covers what was written before to the same file.
         self.unsynced = None;
         self.note_synced(job.last_lsn);
@@ -366,6 +367,7 @@ impl Log {
         let mut job = FlushJob {
             segment: Arc::clone(&active.segment),
             position: start,
+            end: start,
             parts,
             bytes: 0,
             entries: 0,
@@ -403,6 +405,7 @@ impl Log {
             job.last_lsn = next.lsn;
             job.parts.extend(encoded.parts);
         }
+        job.end = active.position;
         Some(job)
     }
 

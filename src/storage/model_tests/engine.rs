@@ -10,7 +10,7 @@ use prkdb_types::{
 
 use super::{Kept, Model};
 use crate::storage::{
-    Shard, ShardOptions,
+    CleanStep, Shard, ShardOptions,
     clock::SeededRng,
     disk::{Disk as _, sim::SimDisk},
     kv::state::Applied,
@@ -45,6 +45,7 @@ pub(super) struct Engine {
     pub(super) now_ms: i64,
     /// The times of the entries that were committed.
     pub(super) commits: Vec<i64>,
+    pub(super) cleanings: usize,
 }
 
 impl Engine {
@@ -62,6 +63,7 @@ impl Engine {
                     collection: COLLECTION,
                     number: partition - 1,
                     key_index: true,
+                    compact: partition != PARTITIONS,
                     ..PartitionPut::default()
                 })),
             })
@@ -75,8 +77,8 @@ impl Engine {
         let options = ShardOptions {
             shard: 1,
             cluster_id: [1; 16],
-            segment_bytes_first: 16 << 10,
-            segment_bytes_max: 64 << 10,
+            segment_bytes_first: 6 << 10,
+            segment_bytes_max: 12 << 10,
             tail_cache_bytes: 4 << 10,
             producer_bytes_max: 1 << 20,
             checkpoint_bytes: u64::MAX,
@@ -96,6 +98,7 @@ impl Engine {
             last_index: last,
             now_ms: 5,
             commits: Vec::new(),
+            cleanings: 0,
         };
         for index in applied + 1..=last {
             engine.apply(index);
@@ -136,6 +139,42 @@ impl Engine {
         }
     }
 
+    fn checkpoint(&self) {
+        while let Some(job) = self.shard.next_sidecar() {
+            let result = job.run();
+            self.shard.sidecar_done(&job, result);
+        }
+        let Some(job) = self.shard.checkpoint_now() else { return };
+        let (finished, result) = job.run();
+        self.shard.checkpointed(finished, &result);
+        result.unwrap();
+    }
+
+    /// Takes a checkpoint and does all the cleaning there is to do.
+    pub(super) fn clean(&mut self) {
+        self.shard.mark_synced();
+        self.drive();
+        self.checkpoint();
+        self.shard.forget_removed();
+        for round in 0.. {
+            // Each leaves less for the next.
+            assert!(round < 1000, "cleaning comes to no end");
+            let Some(step) = self.shard.next_cleaning() else { return };
+            match step {
+                CleanStep::Purge(up_to) => {
+                    self.shard.purge(up_to).unwrap();
+                    self.drive();
+                }
+                CleanStep::Clean(job) => {
+                    let done = job.run(&mut |_| {}).unwrap();
+                    self.shard.cleaned(job, done).unwrap();
+                    self.cleanings += 1;
+                    self.checkpoint();
+                }
+            }
+        }
+    }
+
     pub(super) fn commit(&mut self) -> Option<Applied> {
         let write = self.sequencer.take_entry()?;
         self.commits.push(write.append_time_ms);
@@ -165,12 +204,12 @@ impl Engine {
         self.shard.mark_synced();
         self.drive();
         let engine = Self::open(self.disk.clone(), self.term + 1);
-        Self { now_ms: self.now_ms, commits: self.commits, ..engine }
+        Self { now_ms: self.now_ms, commits: self.commits, cleanings: self.cleanings, ..engine }
     }
 
     pub(super) fn crash(self) -> Self {
         let engine = Self::open(self.disk.clone_image(), self.term + 1);
-        Self { now_ms: self.now_ms, commits: self.commits, ..engine }
+        Self { now_ms: self.now_ms, commits: self.commits, cleanings: self.cleanings, ..engine }
     }
 
     /// Returns the value and version of a key that the model has, unless it is expired.

@@ -2,14 +2,15 @@
 
 use std::{
     path::Path,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
 
 use super::Shard;
 use crate::storage::{
-    CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, StorageError,
+    CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, SnapshotVersion,
+    StorageError,
     checkpoint::Capture,
     disk::Disk,
     log::{
@@ -41,6 +42,8 @@ pub(super) struct Checkpoints {
     pub(super) retired: Vec<Arc<Segment>>,
     /// Segments that no manifest names any more, for readers that still look there.
     pub(super) gone: Vec<Arc<Segment>>,
+    /// Snapshots that somebody may hold.
+    pub(super) copied: Vec<Weak<SnapshotVersion>>,
     is_under_way: bool,
     /// A cleaning stopped half way: what is in memory must not be written.
     pub(super) is_broken: bool,
@@ -64,13 +67,30 @@ impl Shard {
         let mut known = self.checkpoints();
         let grown_bytes = self.log().grown_bytes();
         let due = known.every_bytes.max(known.bytes);
-        // It is also what gives room back: worth it where that is as much as it takes.
-        let retired: u64 = known.retired.iter().filter_map(|segment| segment.sealed_len()).sum();
-        let gives_back = retired > 0 && retired >= known.bytes.min(known.every_bytes);
-        if grown_bytes.saturating_sub(known.grown_bytes) < due && !gives_back {
+        if grown_bytes.saturating_sub(known.grown_bytes) < due && !self.gives_back(&known) {
             return None;
         }
         self.capture(&mut known, grown_bytes)
+    }
+
+    /// A checkpoint is also what gives room back: worth it where that is as much as it takes. Files of
+    /// segments that were replaced can go then, and segments above the last one can be cleaned.
+    fn gives_back(&self, known: &Checkpoints) -> bool {
+        let retired: u64 = known.retired.iter().filter_map(|segment| segment.sealed_len()).sum();
+        if retired > 0 && retired >= known.bytes.min(known.every_bytes) {
+            return true;
+        }
+        let log = self.log();
+        let last = known.applied.and_then(|applied| log.segment_of(applied.index));
+        drop(log);
+        let sealed = self.segments.sealed_before(u64::MAX);
+        let above =
+            sealed.iter().skip_while(|(number, _)| last.is_some_and(|last| *number != last));
+        let stream = self.stream();
+        let needless = above.filter_map(|(number, bytes)| {
+            stream.usage_of(*number).map(|usage| usage.needless_bytes(*bytes, false))
+        });
+        needless.sum::<u64>() >= known.bytes.max(known.every_bytes / 4)
     }
 
     /// Returns work on a checkpoint, whether one is due or not; `None` where the last one has everything

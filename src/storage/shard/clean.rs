@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use self::left::{Left, View};
+use self::left::{Latest, Left, View};
 use super::Shard;
 use crate::storage::{
     StorageError,
@@ -52,6 +52,8 @@ pub struct CleanJob {
     number: u64,
     sources: Vec<Source>,
     view: View,
+    /// Bytes, about, that wait for this cleaning and others.
+    pub needless_bytes: u64,
 }
 
 /// A segment that is replaced.
@@ -90,10 +92,10 @@ impl CleanJob {
             read_bytes: 0,
             written_bytes: 0,
         };
-        let written = self
-            .sources
-            .iter()
-            .try_for_each(|source| self.write_source(source, &mut writer, &mut done, pace));
+        let mut latest = self.view.latest_in(&self.run_numbers());
+        let written = self.sources.iter().try_for_each(|source| {
+            self.write_source(source, &mut latest, (&mut writer, &mut done), pace)
+        });
         if let Err(error) = written {
             writer.abandon(self.home.disk.as_ref());
             return Err(error);
@@ -109,8 +111,8 @@ impl CleanJob {
     fn write_source(
         &self,
         source: &Source,
-        writer: &mut HistoryWriter,
-        done: &mut CleanDone,
+        latest: &mut Latest,
+        (writer, done): (&mut HistoryWriter, &mut CleanDone),
         pace: &mut dyn FnMut(u64),
     ) -> Result<(), StorageError> {
         let number = u32::try_from(source.segment.number).unwrap_or(u32::MAX);
@@ -121,9 +123,8 @@ impl CleanJob {
             let Item::Entry(entry) = item else { continue };
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             let place = Place { segment: number, position };
-            let Left { entry: Some(entry), tombstones } = self.view.left_of(&entry, place)? else {
-                continue;
-            };
+            let left = self.view.left_of(&entry, place, latest)?;
+            let Left { entry: Some(entry), tombstones } = left else { continue };
             done.usage.tombstones += tombstones;
             if let Payload::Normal(write) = &entry.payload {
                 let records = write.frames.iter().map(|it| it.batch.header().record_count());
@@ -163,6 +164,8 @@ struct Candidate {
     bytes: u64,
     needless: u64,
     records: u64,
+    /// It holds records that were replaced or cut.
+    has_dead: bool,
 }
 
 impl Candidate {
@@ -170,10 +173,15 @@ impl Candidate {
         self.records == 0 || self.needless * 100 >= self.records * NEEDLESS_PERCENT
     }
 
+    /// About; as if all records were of one size.
     fn left_bytes(&self) -> u64 {
         let left = self.records.saturating_sub(self.needless);
         let of = u128::from(self.bytes) * u128::from(left) / u128::from(self.records.max(1));
         u64::try_from(of).unwrap_or(u64::MAX)
+    }
+
+    fn needless_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.left_bytes())
     }
 }
 
@@ -184,7 +192,7 @@ impl Shard {
         if !self.checkpoints().retired.is_empty() {
             return None;
         }
-        let (candidates, tombstones_go) = self.candidates()?;
+        let candidates = self.candidates()?;
         let run = choose(&candidates, self.segment_bytes_max)?;
         let log = self.log();
         if let Some(number) = run.iter().rev().find(|number| !log.is_retired(**number)) {
@@ -208,13 +216,19 @@ impl Shard {
         let sources: Option<Vec<Source>> = run.iter().map(source).collect();
         drop(log);
         let number = self.next_history.fetch_add(1, Ordering::Relaxed);
+        // Nothing before them may hold what a tombstone is there to hide; what is in the run goes too.
+        let tombstones_go = candidates
+            .iter()
+            .take_while(|candidate| run.first() != Some(&candidate.number))
+            .all(|candidate| !candidate.has_dead);
         let view = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
-        Some(CleanStep::Clean(CleanJob { home, number, sources: sources?, view }))
+        let needless_bytes = candidates.iter().map(Candidate::needless_bytes).sum();
+        Some(CleanStep::Clean(CleanJob { home, number, sources: sources?, view, needless_bytes }))
     }
 
-    /// Returns the segments that may be cleaned, in the order of the log, and whether their tombstones may
-    /// go: only where nothing before them holds what a tombstone is there to hide.
-    fn candidates(&self) -> Option<(Vec<Candidate>, bool)> {
+    /// Returns the segments that may be cleaned, in the order of the log. Tombstones count where they may go:
+    /// where nothing before them holds what one is there to hide.
+    fn candidates(&self) -> Option<Vec<Candidate>> {
         let (applied, _) = self.last_checkpoint()?;
         let resume = self.log().segment_of(applied.index)?;
         let log_time_ms = self.log_time_ms();
@@ -226,10 +240,17 @@ impl Shard {
             let Some(usage) = stream.usage_of(number) else { break };
             let is_old = usage.last_ms.saturating_add(grace_ms) <= log_time_ms;
             let needless = usage.needless(hides_nothing && is_old);
-            hides_nothing &= usage.dead == 0;
-            candidates.push(Candidate { number, bytes, needless, records: usage.records });
+            let has_dead = usage.dead > 0;
+            hides_nothing &= !has_dead;
+            candidates.push(Candidate {
+                number,
+                bytes,
+                needless,
+                records: usage.records,
+                has_dead,
+            });
         }
-        Some((candidates, hides_nothing))
+        Some(candidates)
     }
 
     /// Puts what was written into the place of what it was made of. Writers and readers go on.
@@ -364,7 +385,7 @@ mod tests {
     use super::*;
 
     fn candidate(number: u64, records: u64, needless: u64) -> Candidate {
-        Candidate { number, bytes: records * 10, needless, records }
+        Candidate { number, bytes: records * 10, needless, records, has_dead: needless > 0 }
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! A shard as files, as it was at one entry: what a backup is made of.
+//! A shard as files, as it was at one entry: a snapshot, and what a backup is made of.
 //!
 //! The files are those of its checkpoint: the manifest, the checkpoint, and the segments up to the entry.
-//! None of them changes any more, and a handle stays valid when a later checkpoint removes the name.
+//! None of them changes any more. Whoever holds a copy pins them: a handle stays valid, and the room taken,
+//! when a later checkpoint or a cleaning removes the name.
 
 use std::{
     io::IoSlice,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -14,19 +15,16 @@ use bytes::{Bytes, BytesMut};
 use super::Shard;
 use crate::storage::{
     StorageError,
-    checkpoint::{MANIFEST, Manifest, adopt as adopt_manifest, checkpoint_name, current},
+    checkpoint::{MANIFEST, Manifest, SnapshotVersion, adopt as adopt_manifest, current},
     disk::{Access, Disk, DiskFile},
-    log::{
-        entry::LogId,
-        segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader},
-    },
+    log::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader},
 };
 
 /// Files that together are a shard.
 #[derive(Debug)]
 pub struct ShardCopy {
-    /// The last entry in it.
-    pub applied: LogId,
+    /// Which snapshot it is. As long as somebody holds this, the shard knows that it is read.
+    pub version: Arc<SnapshotVersion>,
     /// The files.
     pub parts: Vec<CopyPart>,
 }
@@ -85,58 +83,91 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`], and [`StorageError::Corrupt`] for a manifest or checkpoint that is damaged.
     pub fn copy(&self) -> Result<Option<ShardCopy>, StorageError> {
+        let copy = self.of_manifest(copy_of)?;
+        if let Some(copy) = &copy {
+            let mut known = self.checkpoints();
+            known.copied.retain(|version| version.strong_count() > 0);
+            known.copied.push(Arc::downgrade(&copy.version));
+        }
+        Ok(copy)
+    }
+
+    /// Returns the snapshots that are there, each with how many hold a copy of it: the last one, and
+    /// older ones that are still held.
+    ///
+    /// # Errors
+    /// As [`Shard::copy`].
+    pub fn snapshots(&self) -> Result<Vec<(Arc<SnapshotVersion>, usize)>, StorageError> {
+        let last = self.of_manifest(|disk, dir, manifest, bytes| {
+            manifest.version(disk, dir, bytes).map(Arc::new)
+        })?;
+        let copied = self.checkpoints().copied.clone();
+        let mut found: Vec<(Arc<SnapshotVersion>, usize)> =
+            last.into_iter().map(|version| (version, 0)).collect();
+        for version in copied.iter().filter_map(Weak::upgrade) {
+            match found.iter_mut().find(|(known, _)| known.generation == version.generation) {
+                Some((_, holders)) => *holders += 1,
+                None => found.push((version, 1)),
+            }
+        }
+        found.sort_by_key(|(version, _)| version.generation);
+        Ok(found)
+    }
+
+    /// Reads what the last manifest names; again where a later checkpoint has removed it meanwhile.
+    fn of_manifest<T>(
+        &self,
+        read: impl Fn(&dyn Disk, &Path, &Manifest, Vec<u8>) -> Result<T, StorageError>,
+    ) -> Result<Option<T>, StorageError> {
         let (disk, dir) = {
             let log = self.log();
             let (disk, dir, _) = log.home();
             (disk, dir.to_path_buf())
         };
+        let mut missed = None;
         loop {
             let Some((manifest, bytes)) =
                 current(disk.as_ref(), &dir, self.number, self.cluster_id)?
             else {
                 return Ok(None);
             };
-            match self.copy_of(disk.as_ref(), &dir, &manifest, bytes) {
-                // A later checkpoint has removed it: there is another manifest.
+            match read(disk.as_ref(), &dir, &manifest, bytes) {
+                // There is another manifest by now, or something is wrong.
                 Err(StorageError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound
-                        && self.checkpoints().generation > manifest.generation => {}
-                copy => return copy.map(Some),
+                        && missed != Some(manifest.generation) =>
+                {
+                    missed = Some(manifest.generation);
+                }
+                found => return found.map(Some),
             }
         }
     }
+}
 
-    fn copy_of(
-        &self,
-        disk: &dyn Disk,
-        dir: &Path,
-        manifest: &Manifest,
-        manifest_bytes: Vec<u8>,
-    ) -> Result<ShardCopy, StorageError> {
-        let resume = &manifest.resume;
-        let open = |name: String, len: u64| {
-            let path = dir.join(&name);
-            let file = disk
-                .open(&path, Access::Read)
-                .map_err(StorageError::io("open for a copy", &path))?;
-            Ok::<_, StorageError>(CopyPart { name, len, path, source: Source::File(file) })
-        };
-        let name = checkpoint_name(resume.log_id, manifest.generation);
-        let mut parts = vec![
-            CopyPart {
-                name: MANIFEST.to_owned(),
-                len: manifest_bytes.len() as u64,
-                path: dir.join(MANIFEST),
-                source: Source::Memory(manifest_bytes.into()),
-            },
-            open(name, manifest.checkpoint_bytes)?,
-        ];
-        let segments = resume.sealed.iter().copied();
-        for (number, len) in segments.chain([(resume.segment, resume.position)]) {
-            parts.push(open(segment::any_file_name(resume.log_id, number), len)?);
-        }
-        Ok(ShardCopy { applied: resume.applied, parts })
+fn copy_of(
+    disk: &dyn Disk,
+    dir: &Path,
+    manifest: &Manifest,
+    manifest_bytes: Vec<u8>,
+) -> Result<ShardCopy, StorageError> {
+    let open = |name: String, len: u64| {
+        let path = dir.join(&name);
+        let file =
+            disk.open(&path, Access::Read).map_err(StorageError::io("open for a copy", &path))?;
+        Ok::<_, StorageError>(CopyPart { name, len, path, source: Source::File(file) })
+    };
+    let version = manifest.version(disk, dir, manifest_bytes)?;
+    let mut parts = vec![CopyPart {
+        name: MANIFEST.to_owned(),
+        len: version.manifest.len() as u64,
+        path: dir.join(MANIFEST),
+        source: Source::Memory(version.manifest.clone()),
+    }];
+    for (name, len) in manifest.files() {
+        parts.push(open(name, len)?);
     }
+    Ok(ShardCopy { version: Arc::new(version), parts })
 }
 
 /// Makes a copy's file one of another cluster, where it says whose it is: a segment in its first page,

@@ -22,6 +22,12 @@ impl Usage {
         self.dead.saturating_add(tombstones).min(self.records)
     }
 
+    /// Returns about how many of the segment's bytes would go: as if all records were of one size.
+    pub(in crate::storage) fn needless_bytes(&self, bytes: u64, tombstones_go: bool) -> u64 {
+        let needless = u128::from(bytes) * u128::from(self.needless(tombstones_go));
+        u64::try_from(needless / u128::from(self.records.max(1))).unwrap_or(bytes)
+    }
+
     pub(super) fn kill(&mut self, records: u64) {
         self.dead = self.dead.saturating_add(records).min(self.records);
     }

@@ -29,6 +29,20 @@ impl admin_server::Admin for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(replies))))
     }
 
+    async fn create_snapshot(
+        &self,
+        _: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotReply>, Status> {
+        Err(Status::unimplemented("a node in memory has none"))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsReply>, Status> {
+        Err(Status::unimplemented("a node in memory has none"))
+    }
+
     async fn metadata(
         &self,
         request: Request<v1::MetadataRequest>,

@@ -42,6 +42,8 @@ const CONTROL: &[(Called, &str)] = &[
     (Called::Txn, "Scan"),
     (Called::Txn, "Commit"),
     (Called::Txn, "Rollback"),
+    (Called::Admin, "CreateSnapshot"),
+    (Called::Admin, "ListSnapshots"),
 ];
 
 /// An answer that takes longer is not waited for: one that follows has no end.

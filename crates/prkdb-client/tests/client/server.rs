@@ -397,6 +397,20 @@ impl admin_server::Admin for Fake {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn create_snapshot(
+        &self,
+        _request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn metadata(
         &self,
         request: Request<v1::MetadataRequest>,

@@ -41,6 +41,32 @@ pub(in crate::storage) struct SavedState {
     pub(in crate::storage) roots: Vec<(u32, Root)>,
 }
 
+/// What a section of the state begins with.
+pub(in crate::storage) struct Head {
+    /// The entry.
+    pub(in crate::storage) applied: LogId,
+    chain: Chain,
+    /// The membership there, with the entry that set it.
+    pub(in crate::storage) membership: Option<(LogId, Bytes)>,
+}
+
+impl Head {
+    pub(in crate::storage) fn load(from: &mut Take<'_>) -> Result<Self, Malformed> {
+        let applied = from.id()?;
+        let chain = Chain { term: from.number()?, sequence: from.number()? };
+        if chain.sequence >= NUMBERS_END {
+            return Err(Malformed);
+        }
+        let membership = if from.flag()? {
+            let id = from.id()?;
+            Some((id, Bytes::copy_from_slice(from.bytes()?)))
+        } else {
+            None
+        };
+        Ok(Self { applied, chain, membership })
+    }
+}
+
 impl State {
     /// Returns the state as it is; `None` where nothing is applied.
     pub(in crate::storage) fn save(&self) -> Option<SavedState> {
@@ -87,16 +113,9 @@ impl State {
         producer_bytes_max: u64,
     ) -> Result<Self, Malformed> {
         let mut state = Self::new(producer_bytes_max);
-        let applied = from.id()?;
+        let Head { applied, chain, membership } = Head::load(&mut from)?;
         (state.applied, state.removals) = (Some(applied), Removals::after(applied.index));
-        state.chain = Chain { term: from.number()?, sequence: from.number()? };
-        if state.chain.sequence >= NUMBERS_END {
-            return Err(Malformed);
-        }
-        if from.flag()? {
-            let id = from.id()?;
-            state.membership = Some((id, Bytes::copy_from_slice(from.bytes()?)));
-        }
+        (state.chain, state.membership) = (chain, membership);
         state.log_time_ms = from.signed()?;
         state.catalog = Catalog::load(&mut from)?;
         state.partitions.clear();

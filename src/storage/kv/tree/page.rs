@@ -124,6 +124,18 @@ impl Page {
         }
     }
 
+    /// Shows the entries below the page, in the order of their keys.
+    pub(super) fn for_each(&self, see: &mut impl FnMut(Leaf)) {
+        match self {
+            Self::Leaf(page) => {
+                for index in 0..page.len() {
+                    see(page.leaves.get(index));
+                }
+            }
+            Self::Inner(page) => page.children.iter().for_each(|child| child.for_each(see)),
+        }
+    }
+
     /// Returns how many keys are less than this one, and whether this one is there.
     pub(super) fn rank(&self, key: &[u8]) -> (usize, bool) {
         let mut rank = 0;

@@ -1,6 +1,9 @@
 //! What is left of an entry: the records that somebody can still need.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prkdb_types::{DecompressLimit, RecordView, batch::Retained};
 
@@ -32,6 +35,31 @@ struct Hosted {
     collection: u32,
     log_start: u64,
     is_compacted: bool,
+}
+
+/// Where in some segments the latest records of keys stand. Asked in the order of the log, as it nearly
+/// always is, it answers without searching.
+#[derive(Debug)]
+pub(super) struct Latest {
+    places: Vec<RecordPlace>,
+    /// Those before this one are passed.
+    next: usize,
+    asked: RecordPlace,
+}
+
+/// Segment, where the batch begins in it, and where the record begins among the batch's.
+type RecordPlace = (u32, u32, u32);
+
+impl Latest {
+    fn contains(&mut self, place: RecordPlace) -> bool {
+        if place < self.asked {
+            self.next = self.places.partition_point(|known| *known < place);
+        }
+        self.asked = place;
+        let passed = self.places.get(self.next..).unwrap_or_default();
+        self.next += passed.iter().take_while(|known| **known < place).count();
+        self.places.get(self.next) == Some(&place)
+    }
 }
 
 /// What is left.
@@ -71,8 +99,30 @@ impl View {
             .then_some((hosted.collection, hosted.is_compacted))
     }
 
+    /// Returns where the latest records stand that lie in some segments and that only their place
+    /// saves. One pass over the indexes is cheaper than to look up each record that was replaced.
+    pub(super) fn latest_in(&self, segments: &[u64]) -> Latest {
+        let compacted = self.partitions.values().filter(|hosted| hosted.is_compacted);
+        let collections: BTreeSet<u32> = compacted.map(|hosted| hosted.collection).collect();
+        let mut places = Vec::new();
+        for root in collections.iter().filter_map(|collection| self.roots.get(collection)) {
+            root.for_each_leaf(|leaf| {
+                if segments.contains(&leaf.segment.into()) {
+                    places.push((leaf.segment, leaf.position, leaf.start));
+                }
+            });
+        }
+        places.sort_unstable();
+        Latest { places, next: 0, asked: RecordPlace::default() }
+    }
+
     /// Returns what is left of an entry that lies at a place.
-    pub(super) fn left_of(&self, entry: &Entry, place: Place) -> Result<Left, StorageError> {
+    pub(super) fn left_of(
+        &self,
+        entry: &Entry,
+        place: Place,
+        latest: &mut Latest,
+    ) -> Result<Left, StorageError> {
         let Payload::Normal(write) = &entry.payload else { return Ok(Left::default()) };
         if entry.is_void {
             return Ok(Left::default());
@@ -80,7 +130,7 @@ impl View {
         let (mut frames, mut tombstones) = (Vec::new(), 0);
         for (frame, position) in write.frames.iter().zip(batch_positions(write)) {
             let place = Place { position: place.position + position, ..place };
-            let left = self.left_of_frame(write, frame, place, &mut tombstones);
+            let left = self.left_of_frame(write, frame, place, (latest, &mut tombstones));
             let left = left.map_err(|error| StorageError::Apply {
                 index: entry.id.index,
                 reason: error.to_string(),
@@ -101,7 +151,7 @@ impl View {
         write: &Write,
         frame: &Frame,
         place: Place,
-        tombstones: &mut u64,
+        (latest, tombstones): (&mut Latest, &mut u64),
     ) -> Result<Option<Frame>, prkdb_types::BatchError> {
         if frame.partition == CONTROL_PARTITION {
             return Ok(Some(frame.clone()));
@@ -110,22 +160,19 @@ impl View {
         if frame.base_offset + u64::from(frame.record_count) <= hosted.log_start {
             return Ok(None);
         }
-        let root = self.roots.get(&hosted.collection).filter(|_| hosted.is_compacted);
-        let Some(root) = root else {
+        if !hosted.is_compacted || !self.roots.contains_key(&hosted.collection) {
             return Ok(Some(frame.clone()));
-        };
+        }
         let are_old = self.tombstones_before_ms.is_some_and(|cut| write.append_time_ms <= cut);
         let keeps = |start: u32, record: &RecordView<'_>| {
-            let Some(key) = record.key else { return true };
+            if record.key.is_none() {
+                return true;
+            }
             if record.value.is_none() {
                 *tombstones += u64::from(!are_old);
                 return !are_old && !bug!(CleanForgetsTombstones);
             }
-            bug!(CleanKeepsReplaced)
-                || root.get(key).is_some_and(|leaf| {
-                    (leaf.segment, leaf.position, leaf.start)
-                        == (place.segment, place.position, start)
-                })
+            bug!(CleanKeepsReplaced) || latest.contains((place.segment, place.position, start))
         };
         let limit = DecompressLimit::new(DECOMPRESSED_BYTES_MAX);
         Ok(match frame.batch.retain(limit, keeps)? {
