@@ -22,7 +22,7 @@ use super::{
 pub(super) const LEAF_MAX: usize = 64;
 
 /// Children of an inner page. Copying one counts a reference on each child, so fewer than entries.
-pub(super) const INNER_MAX: usize = 128;
+pub(super) const INNER_MAX: usize = 32;
 
 /// Bytes of keys in a page, above which it is split if it has keys enough: long keys must not make
 /// pages that are dear to copy.
