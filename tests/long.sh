@@ -4,6 +4,7 @@
 #   fuzz    mutates what every parser reads. --budget is the time of each target (default 10m).
 #           [--jobs N] so many at a time (default: one for each core), [TARGET...] only these.
 #   model   runs 10,000 cases of operations on a shard against a map, or PRKDB_MODEL_CASES.
+#   crash   cuts the power on a simulated disk, 20 times as often as each change does, or --rounds N times.
 #   power   cuts the power under a node, 500 times or --cuts N; needs root. --budget does not end it.
 # A tier is a file in tests/long, which gets the budget in seconds and the other options.
 set -euo pipefail

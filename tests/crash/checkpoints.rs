@@ -17,7 +17,7 @@ use prkdb::storage::{
 use super::{
     damage::files_of,
     oracle::{Tally, apply_rest, check_load, check_shard},
-    power::say,
+    power::{say, seeds},
     rig::{DIR, new_disk},
     shard::{CHECKPOINT_BYTES, Load, checkpoint, drive, open, open_with, run_with, try_open},
 };
@@ -27,7 +27,7 @@ const COLLECTION: u32 = 1;
 #[test]
 fn a_shard_with_checkpoints_is_that_of_the_model_after_any_power_cut() {
     let mut tally = Tally::default();
-    for seed in 1..=3 {
+    for seed in seeds(1..=3) {
         check_load(seed, CHECKPOINT_BYTES, &mut tally).unwrap();
     }
     let Tally { crashes, in_checkpoints, with_manifests, .. } = tally;

@@ -12,7 +12,7 @@ use prkdb::storage::{
 use super::{
     damage::files_of,
     oracle::{Tally, Where, apply_rest, check_cleaned, check_shard},
-    power::say,
+    power::{say, seeds},
     rig::DIR,
     shard::{CHECKPOINT_BYTES, COLLECTION, Load, checkpoint, open_with, run_cleaned, run_with},
 };
@@ -20,11 +20,13 @@ use super::{
 #[test]
 fn a_cleaned_shard_is_that_of_the_model_after_any_power_cut() {
     let mut tally = Tally::default();
-    check_cleaned(1, 130, Where::Everywhere, &mut tally).unwrap();
-    for seed in 2..=4 {
+    for seed in seeds(1..=1) {
+        check_cleaned(seed, 130, Where::Everywhere, &mut tally).unwrap();
+    }
+    for seed in seeds(2..=4) {
         check_cleaned(seed, 150, Where::InCleanings, &mut tally).unwrap();
     }
-    for seed in 4..=12 {
+    for seed in seeds(4..=12) {
         check_ended(&run_cold(seed)).unwrap();
     }
     let (crashes, disks, inside) = (tally.crashes, tally.distinct(), tally.in_cleanings);

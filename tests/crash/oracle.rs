@@ -19,7 +19,7 @@ use prkdb::storage::{
 use prkdb_types::{ErrorCode, ProducerStamp};
 
 use super::{
-    power::say,
+    power::{say, seeds},
     rig::DIR,
     shard::{
         CHECKPOINT_BYTES, COLLECTION, LIMITS, Load, Model, TERM, TOMBSTONE_GRACE_MS, checkpoint,
@@ -277,7 +277,7 @@ fn check_recording(
 #[test]
 fn keys_producers_and_streams_are_those_of_the_model_after_any_power_cut() {
     let mut tally = Tally::default();
-    for seed in 1..=4 {
+    for seed in seeds(1..=4) {
         check_load(seed, u64::MAX, &mut tally).unwrap();
     }
     let (crashes, sidecars, disks) = (tally.crashes, tally.with_sidecars, tally.distinct());

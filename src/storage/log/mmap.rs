@@ -90,12 +90,13 @@ impl GrowingMap {
 
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `start + len` lies within the map, as `GrowingMap::read` has seen to, and below what was
-        // written when the part was made: no writer of ours changes or cuts that any more, so the slice is
-        // of memory that nobody changes, for as long as the part holds the map. That the bytes are those
-        // that were written follows from `Release` and `Acquire` of `written`, and from the kernel, whose
-        // page cache is what is mapped.
-        unsafe { std::slice::from_raw_parts(self.map.raw.as_ptr().add(self.start), self.len) }
+        // SAFETY: `start + len` lies within the map, as `GrowingMap::read` has seen to.
+        let first = unsafe { self.map.raw.as_ptr().add(self.start) };
+        // SAFETY: the bytes lie within the map and below what was written when the part was made. No writer
+        // of ours changes or cuts that any more, so the slice is of memory that nobody changes, for as long
+        // as the part holds the map. That the bytes are those that were written follows from `Release` and
+        // `Acquire` of `written`, and from the kernel, whose page cache is what is mapped.
+        unsafe { std::slice::from_raw_parts(first, self.len) }
     }
 }
 
