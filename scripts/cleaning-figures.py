@@ -64,6 +64,12 @@ class Node:
         below = max((int(n) for le, n in buckets if le != "+Inf" and float(le) <= 0.041), default=0)
         return int(self.metric(text, "prkdb_fsync_seconds_count")) - below
 
+    def longest_sync_ms(self, text):
+        """The bound of the bucket that the longest sync is in."""
+        buckets = re.findall(r'^prkdb_fsync_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M)
+        count = int(self.metric(text, "prkdb_fsync_seconds_count"))
+        return 1000 * min(float(le) for le, below in buckets if int(below) == count)
+
     def log_bytes(self):
         total = 0
         with os.scandir(os.path.join(self.dir, DATA_SHARD)) as files:
@@ -135,6 +141,7 @@ def measure(binary, cleanup, path, seconds):
                 "appended_bytes": appended,
                 "append_mb_s": appended / seconds / 1e6,
                 "slow_syncs": node.slow_syncs(text),
+                "longest_sync_ms": node.longest_sync_ms(text),
                 "cleanings": node.metric(text, "prkdb_clean_seconds_count"),
                 "cleaned_bytes": node.metric(text, "prkdb_cleaned_bytes_total"),
                 "clean_written_bytes": node.metric(text, "prkdb_clean_written_bytes_total"),
@@ -182,6 +189,7 @@ def main():
         ("p99.9, ms", lambda found: found["latency_us"]["p999"] / 1000),
         ("longest, ms", lambda found: found["latency_us"]["max"] / 1000),
         ("syncs above 41 ms", lambda found: found["slow_syncs"]),
+        ("longest sync, ms, less than", lambda found: found["longest_sync_ms"]),
         ("log written, MB/s", lambda found: found["append_mb_s"]),
         ("cleanings", lambda found: found["cleanings"]),
         ("cleaned, MB", lambda found: found["cleaned_bytes"] / 1e6),
