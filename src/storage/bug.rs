@@ -42,6 +42,8 @@ pub enum Bug {
     CleanForgetsKeys,
     /// What was replaced is removed before a checkpoint says so.
     RemovedBeforeCheckpoint,
+    /// A checkpoint is taken while keys are pointed at a history segment.
+    CheckpointInRelocation,
     /// Readers do not look at when a key expires.
     ExpiryNotRead,
     /// A decoder believes a length before it looks whether so many bytes are there.

@@ -12,7 +12,8 @@
 //! - `copy`: the files of the last one, for a backup.
 //! - `read`: what readers see of the keys.
 //!
-//! Owns the order of the locks (checkpoints, log, state, streams). Does not know who drives it.
+//! Owns the order of the locks (relocation, checkpoints, log, state,
+//! streams). Does not know who drives it.
 
 mod apply;
 mod checkpoint;
@@ -128,6 +129,7 @@ impl JudgedShard {
             log: Mutex::new(log),
             state: Mutex::new(state),
             checkpoints: Mutex::new(checkpoints),
+            relocation: Mutex::new(()),
             segments,
             roots: ArcSwap::default(),
             groups_with_readers: AtomicU32::new(0),
@@ -158,6 +160,8 @@ pub struct Shard {
     state: Mutex<State>,
     stream: Mutex<StreamIndex>,
     checkpoints: Mutex<Checkpoints>,
+    /// Held while keys are pointed at a history segment that no manifest would name yet.
+    relocation: Mutex<()>,
     segments: Arc<Segments>,
     roots: ArcSwap<Roots>,
     /// So many more groups of entries are shown to readers as they are applied.

@@ -4,6 +4,7 @@
 use std::{ops::Bound, path::Path, sync::Arc};
 
 use prkdb::storage::{
+    CleanStep,
     bug::{self, Bug},
     disk::{Disk, sim::SimDisk},
     log::inspect::{self, CutPlan, Depth, LogOwner},
@@ -101,6 +102,71 @@ fn a_snapshot_reads_what_was_cleaned_away_since() {
     let has = segments(&load.disk);
     assert!(had.iter().all(|name| !has.contains(name)), "all of them were replaced: {has:?}");
     assert_eq!(read(), before);
+}
+
+/// Tries to take a checkpoint between two steps of pointing keys at what a cleaning has written; returns how
+/// many were taken, and what is wrong with the disk then.
+fn checkpoint_beside(seed: u64, at_step: usize) -> (usize, Result<(), String>) {
+    let mut load = run_with(seed, 60, CHECKPOINT_BYTES);
+    // The keys grow cold: what is cleaned has the latest record of some.
+    load.go_on_without_keys(200);
+    let shard = &load.shard;
+    shard.mark_synced();
+    load.drive();
+    let job = shard.checkpoint_now().unwrap();
+    let (finished, result) = job.run();
+    shard.checkpointed(finished, &result);
+    let (job, done) = loop {
+        match shard.next_cleaning().unwrap() {
+            CleanStep::Purge(up_to) => {
+                shard.purge(up_to).unwrap();
+                load.drive();
+            }
+            CleanStep::Clean(job) => {
+                let done = job.run(&mut |_| {}).unwrap();
+                break (job, done);
+            }
+        }
+    };
+    // There is something that the checkpoint does not have, and enough for another one to be due.
+    load.takes_checkpoints = false;
+    load.go_on_without_keys(load.models.len() + 60);
+    load.shard.mark_synced();
+    load.drive();
+    let (shard, mut taken, mut steps) = (&load.shard, 0, 0);
+    shard
+        .cleaned(job, done, &mut || {
+            steps += 1;
+            if steps == at_step
+                && let Some(job) = shard.next_checkpoint()
+            {
+                let (finished, result) = job.run();
+                shard.checkpointed(finished, &result);
+                taken += 1;
+            }
+        })
+        .unwrap();
+    assert!(steps >= at_step, "{steps} steps");
+    let count = load.models.len();
+    let opened = open_with(&load.disk.clone_image(), u64::MAX);
+    (taken, check_shard(&opened, &load, (count, count)))
+}
+
+#[test]
+fn no_checkpoint_is_taken_while_keys_are_pointed_elsewhere() {
+    for seed in 1..=4 {
+        assert_eq!(checkpoint_beside(seed, 5), (0, Ok(())), "load {seed}");
+    }
+    let planted = bug::plant(Bug::CheckpointInRelocation);
+    // A key must have been pointed elsewhere by then.
+    let found = (1..=20).try_for_each(|step| {
+        let (taken, found) = checkpoint_beside(1, step);
+        assert_eq!(taken, 1);
+        found
+    });
+    drop(planted);
+    say(&format!("planted CheckpointInRelocation: {found:?}"));
+    assert!(found.is_err());
 }
 
 /// A load whose keys are written for the last time long before its end.

@@ -132,6 +132,7 @@ pub(crate) struct Load {
     /// A cleaning whose segment is written.
     written: Option<(CleanJob, CleanDone)>,
     cleans: bool,
+    pub(crate) takes_checkpoints: bool,
 }
 
 /// Takes a checkpoint if one is due.
@@ -169,7 +170,7 @@ impl Load {
             self.shard.sidecar_done(&job, result);
         }
         let before = self.disk.boundary_count();
-        if checkpoint(&self.shard) {
+        if self.takes_checkpoints && checkpoint(&self.shard) {
             self.checkpoints.push(before..self.disk.boundary_count());
             if let Some(since) = self.cleaning_since.take() {
                 self.cleanings.push(since..self.disk.boundary_count());
@@ -185,7 +186,7 @@ impl Load {
         self.shard.forget_removed();
         // What was written stands beside the log for as long as an entry takes.
         if let Some((job, done)) = self.written.take() {
-            self.shard.cleaned(job, done).unwrap();
+            self.shard.cleaned(job, done, &mut || {}).unwrap();
         }
         while let Some(step) = self.shard.next_cleaning() {
             let since = self.disk.boundary_count();
@@ -469,6 +470,7 @@ pub(crate) fn run_all(seed: u64, entries: usize, checkpoint_bytes: u64, cleans: 
         cleaning_since: None,
         written: None,
         cleans,
+        takes_checkpoints: true,
     };
     load.append(Payload::Blank);
     let commands = (1..=EVENTS_PARTITION)

@@ -13,6 +13,8 @@ use crate::{
 
 /// So often it is looked for what could be cleaned.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A reader that found a place in a segment reads there within this time.
+const READERS_LOOK_MAX: Duration = Duration::from_secs(5);
 /// After a cleaning that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that are read before it is looked at the time.
@@ -56,9 +58,14 @@ impl Cleaner {
         let (stop, stopped) = std::sync::mpsc::channel();
         let name = format!("clean-{}", parts.number);
         let thread = thread::Builder::new().name(name).spawn(move || {
-            let mut pause = LOOK_EVERY;
+            let (mut pause, mut forgotten) = (LOOK_EVERY, parts.clock.monotonic());
             // Anything but the end of the time means that it is to stop.
             while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let now = parts.clock.monotonic();
+                if now.saturating_sub(forgotten) >= READERS_LOOK_MAX {
+                    parts.shard.forget_removed();
+                    forgotten = now;
+                }
                 pause = match parts.look(&stopped) {
                     Ok(pause) => pause,
                     Err(Stopped) => return,
@@ -79,7 +86,6 @@ impl Cleaner {
 
 impl CleanerParts {
     fn look(&self, stop: &std::sync::mpsc::Receiver<()>) -> Result<Duration, Stopped> {
-        self.shard.forget_removed();
         // What is not committed yet is committed by the next checkpoint, if that is worth it.
         self.checkpointer.wake();
         match self.shard.next_cleaning() {
@@ -124,7 +130,7 @@ impl CleanerParts {
             }
         };
         let (read, written) = (done.read_bytes, done.written_bytes);
-        if let Err(source) = self.shard.cleaned(job, done) {
+        if let Err(source) = self.shard.cleaned(job, done, &mut || {}) {
             self.fatal.raise(NodeError::Shard { shard: self.number, source });
             return Err(Stopped);
         }

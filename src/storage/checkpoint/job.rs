@@ -44,6 +44,8 @@ pub(in crate::storage) struct Capture {
     pub(in crate::storage) is_cleaned: bool,
     /// How many of the segments that were replaced it does not name.
     pub(in crate::storage) retired: usize,
+    /// It is, or leads to, room that comes back.
+    pub(in crate::storage) gives_back: bool,
     /// About how large it will be.
     pub(in crate::storage) bytes_likely: u64,
     /// How far the log had grown.
@@ -113,7 +115,7 @@ impl Capture {
         let path = dir.join(checkpoint_name(self.log_id, self.generation));
         let failed = |source| StorageError::io("write checkpoint", &path)(source);
         let space = self.disk.space(&dir).map_err(failed)?;
-        let room = if self.retired > 0 { ROOM_BYTES_CLEANED } else { ROOM_BYTES };
+        let room = if self.gives_back { ROOM_BYTES_CLEANED } else { ROOM_BYTES };
         if space.free < self.bytes_likely.saturating_add(room) {
             return Ok(CheckpointDone::NoRoom);
         }

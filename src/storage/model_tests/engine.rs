@@ -167,7 +167,7 @@ impl Engine {
                 }
                 CleanStep::Clean(job) => {
                     let done = job.run(&mut |_| {}).unwrap();
-                    self.shard.cleaned(job, done).unwrap();
+                    self.shard.cleaned(job, done, &mut || {}).unwrap();
                     self.cleanings += 1;
                     self.checkpoint();
                 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, MutexGuard, PoisonError, Weak},
+    sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak},
 };
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use super::Shard;
 use crate::storage::{
     CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, SnapshotVersion,
     StorageError,
+    bug::bug,
     checkpoint::Capture,
     disk::Disk,
     log::{
@@ -28,6 +29,8 @@ pub(super) struct Checkpoints {
     every_bytes: u64,
     /// How far the log had grown when the last one was taken, or tried.
     grown_bytes: u64,
+    /// How far it had grown when the last one was tried, if that failed.
+    failed_at: Option<u64>,
     /// The last one's size.
     pub(super) bytes: u64,
     /// Where it was taken.
@@ -42,6 +45,8 @@ pub(super) struct Checkpoints {
     pub(super) retired: Vec<Arc<Segment>>,
     /// Segments that no manifest names any more, for readers that still look there.
     pub(super) gone: Vec<Arc<Segment>>,
+    /// Those of them that were so at the last look.
+    pub(super) going: Vec<Arc<Segment>>,
     /// Snapshots that somebody may hold.
     pub(super) copied: Vec<Weak<SnapshotVersion>>,
     is_under_way: bool,
@@ -64,18 +69,30 @@ impl Shard {
     /// Returns work on a checkpoint, if one is due and none is under way: when the log has grown by the
     /// shard's interval, and by the size of the last checkpoint.
     pub fn next_checkpoint(&self) -> Option<CheckpointJob> {
+        let relocation = match self.relocation.try_lock() {
+            Err(TryLockError::WouldBlock) if !bug!(CheckpointInRelocation) => return None,
+            held => held,
+        };
         let mut known = self.checkpoints();
         let grown_bytes = self.log().grown_bytes();
         let due = known.every_bytes.max(known.bytes);
-        if grown_bytes.saturating_sub(known.grown_bytes) < due && !self.gives_back(&known) {
+        let gives_back = grown_bytes.saturating_sub(known.grown_bytes) < due;
+        if gives_back && !self.gives_back(&known, grown_bytes) {
             return None;
         }
-        self.capture(&mut known, grown_bytes)
+        let job = self.capture(&mut known, grown_bytes, gives_back);
+        drop((known, relocation));
+        job
     }
 
     /// A checkpoint is also what gives room back: worth it where that is as much as it takes. Files of
     /// segments that were replaced can go then, and segments above the last one can be cleaned.
-    fn gives_back(&self, known: &Checkpoints) -> bool {
+    fn gives_back(&self, known: &Checkpoints, grown_bytes: u64) -> bool {
+        // One that failed is not tried again at once.
+        let pause = known.every_bytes / 16;
+        if known.failed_at.is_some_and(|at| grown_bytes.saturating_sub(at) < pause) {
+            return false;
+        }
         let retired: u64 = known.retired.iter().filter_map(|segment| segment.sealed_len()).sum();
         if retired > 0 && retired >= known.bytes.min(known.every_bytes) {
             return true;
@@ -94,14 +111,26 @@ impl Shard {
     }
 
     /// Returns work on a checkpoint, whether one is due or not; `None` where the last one has everything
-    /// that is applied and synced, or one is under way.
+    /// that is applied and synced, or one is under way. Waits for keys that are being pointed elsewhere.
     pub fn checkpoint_now(&self) -> Option<CheckpointJob> {
+        let relocation = (!bug!(CheckpointInRelocation)).then(|| self.relocation());
         let mut known = self.checkpoints();
         let grown_bytes = self.log().grown_bytes();
-        self.capture(&mut known, grown_bytes)
+        let job = self.capture(&mut known, grown_bytes, false);
+        drop((known, relocation));
+        job
     }
 
-    fn capture(&self, known: &mut Checkpoints, grown_bytes: u64) -> Option<CheckpointJob> {
+    pub(super) fn relocation(&self) -> MutexGuard<'_, ()> {
+        self.relocation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn capture(
+        &self,
+        known: &mut Checkpoints,
+        grown_bytes: u64,
+        gives_back: bool,
+    ) -> Option<CheckpointJob> {
         if known.is_under_way || known.is_broken {
             return None;
         }
@@ -134,6 +163,7 @@ impl Shard {
                 generation: known.generation + 1,
                 is_cleaned: known.is_cleaned,
                 retired: known.retired.len(),
+                gives_back: gives_back || !known.retired.is_empty(),
                 bytes_likely,
                 grown_bytes,
             },
@@ -146,7 +176,9 @@ impl Shard {
         let mut known = self.checkpoints();
         known.is_under_way = false;
         known.grown_bytes = finished.grown_bytes;
+        known.failed_at = Some(finished.grown_bytes);
         if let Ok(CheckpointDone::Written { bytes }) = result {
+            known.failed_at = None;
             known.bytes = *bytes;
             known.applied = Some(finished.applied);
             known.generation = finished.generation;

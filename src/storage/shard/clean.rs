@@ -253,17 +253,26 @@ impl Shard {
         Some(candidates)
     }
 
-    /// Puts what was written into the place of what it was made of. Writers and readers go on.
+    /// Puts what was written into the place of what it was made of. Writers and readers go on; `between` is
+    /// called when nobody is kept waiting. No checkpoint is captured meanwhile.
     ///
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`], from reading what was just written. The shard must
     /// not go on then: a start finds it as it was before.
-    pub fn cleaned(&self, job: CleanJob, done: CleanDone) -> Result<(), StorageError> {
+    pub fn cleaned(
+        &self,
+        job: CleanJob,
+        done: CleanDone,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), StorageError> {
         let run = job.run_numbers();
         let CleanDone { segment, tracks, mut usage, .. } = done;
+        // A checkpoint meanwhile would have an index that points at what its manifest does not name.
+        let _no_checkpoint = self.relocation();
         if let Some(segment) = &segment {
             self.segments.show(segment);
-            let relocated = self.relocate(&job.view, &run, segment);
+            self.stream().expect(segment.number, usage);
+            let relocated = self.relocate(&job.view, &run, segment, between);
             // No checkpoint may have an index that points at what no manifest names.
             self.checkpoints().is_broken |= relocated.is_err();
             usage.dead = relocated?;
@@ -288,7 +297,13 @@ impl Shard {
 
     /// Points the key index at a history segment, key by key as far as they still stand where it was made
     /// of. Returns how many of its records are not the latest of their keys any more.
-    fn relocate(&self, view: &View, run: &[u64], segment: &Segment) -> Result<u64, StorageError> {
+    fn relocate(
+        &self,
+        view: &View,
+        run: &[u64],
+        segment: &Segment,
+        between: &mut dyn FnMut(),
+    ) -> Result<u64, StorageError> {
         let number = u32::try_from(segment.number).unwrap_or(u32::MAX);
         let mut entries = Entries::of_history(segment);
         let mut dead = 0;
@@ -325,6 +340,8 @@ impl Shard {
                         dead += u64::from(is_compacted && !is_latest);
                     }
                     self.publish(&mut state);
+                    drop(state);
+                    between();
                 }
             }
         }
@@ -343,11 +360,15 @@ impl Shard {
         self.log().gave_back(bytes);
     }
 
-    /// Lets go of segments that were removed: readers that still looked there are done. To be called now
-    /// and then, not more often than a read takes.
+    /// Lets go of segments that were removed before the last call: readers that still looked there are
+    /// done. To be called now and then, not more often than a read takes.
     pub fn forget_removed(&self) {
-        let gone = std::mem::take(&mut self.checkpoints().gone);
-        for segment in gone {
+        let going = {
+            let mut known = self.checkpoints();
+            let gone = std::mem::take(&mut known.gone);
+            std::mem::replace(&mut known.going, gone)
+        };
+        for segment in going {
             self.segments.remove(segment.number);
         }
     }

@@ -116,9 +116,14 @@ impl StreamIndex {
         is_finished.then(|| self.usage.get(&segment).copied().unwrap_or_default())
     }
 
+    /// Counts what becomes of the records of a segment that will take the place of others.
+    pub(in crate::storage) fn expect(&mut self, number: u64, usage: Usage) {
+        self.usage.insert(number, usage);
+    }
+
     /// Puts a history segment, or nothing, into the place of the segments it was made of.
     pub(in crate::storage) fn replace(&mut self, replacement: Replacement) {
-        let Replacement { run, number, tracks, usage } = replacement;
+        let Replacement { run, number, tracks, mut usage } = replacement;
         for (partition_number, partition) in &mut self.partitions {
             let is_gone = |(segment, _): &(u64, u64)| run.contains(segment);
             let Some(at) = partition.segments.iter().position(is_gone) else { continue };
@@ -138,7 +143,35 @@ impl StreamIndex {
         if let Some(number) = number {
             self.finished.insert(number, Arc::new(SegmentTracks::Memory(tracks)));
             self.waiting.push_back(number);
+            // Those that were replaced since the keys point there.
+            if let Some(counted) = self.usage.get(&number) {
+                usage.kill(counted.dead);
+            }
             self.usage.insert(number, usage);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::storage::disk::sim::SimDisk;
+
+    #[test]
+    fn what_is_replaced_while_keys_are_pointed_elsewhere_is_counted() {
+        let mut index = StreamIndex::new(Arc::new(SimDisk::new()), Path::new("/"), 1);
+        let number = 1 << 31;
+        let usage = Usage { records: 10, ..Usage::default() };
+        index.expect(number, usage);
+        let replaced = BTreeMap::from([(1 << 31, 3), (7, 1)]);
+        let effects = Effects { replaced, ..Effects::default() };
+        index.take_effects(effects, 0, |_| None);
+        let usage = Usage { dead: 2, ..usage };
+        let number = Some(number);
+        index.replace(Replacement { run: vec![1], number, tracks: BTreeMap::new(), usage });
+        assert_eq!(index.usage[&(1 << 31)].dead, 5);
+        assert!(!index.usage.contains_key(&7));
     }
 }

@@ -104,10 +104,13 @@ impl View {
     pub(super) fn latest_in(&self, segments: &[u64]) -> Latest {
         let compacted = self.partitions.values().filter(|hosted| hosted.is_compacted);
         let collections: BTreeSet<u32> = compacted.map(|hosted| hosted.collection).collect();
+        let mut segments: Vec<u32> =
+            segments.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
+        segments.sort_unstable();
         let mut places = Vec::new();
         for root in collections.iter().filter_map(|collection| self.roots.get(collection)) {
             root.for_each_leaf(|leaf| {
-                if segments.contains(&leaf.segment.into()) {
+                if segments.binary_search(&leaf.segment).is_ok() {
                     places.push((leaf.segment, leaf.position, leaf.start));
                 }
             });
