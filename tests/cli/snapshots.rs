@@ -54,7 +54,7 @@ fn a_snapshot_is_inspected_while_its_node_runs_and_after_it_was_killed() {
     let made = of_shard(&json(&node.run("snapshot create -o json")), 1);
     let check = |home: &Home| {
         let found = json(&home.run("snapshot inspect d/shard-0000000001 -o json"));
-        for field in ["id", "sha256", "index", "term", "size_bytes"] {
+        for field in ["id", "sha256", "index", "term", "voters", "learners", "size_bytes"] {
             assert_eq!(found[field], made[field], "{field}");
         }
         let files = found["files"].as_array().unwrap();

@@ -75,14 +75,14 @@ pub(super) fn run(session: &mut Session, args: &InspectArgs) -> Result {
             .add("shard", shard)
             .add("term", version.applied.term)
             .add("index", version.applied.index)
-            .add("voters", voters)
-            .add("learners", learners)
+            .add("voters", texts(&voters))
+            .add("learners", texts(&learners))
             .add("size_bytes", version.bytes)
             .add("sha256", sha256)
             .add("files", files);
         return session.output.document(&document);
     }
-    let list = |ids: &[u64]| ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let list = |ids: &[u64]| texts(ids).join(",");
     let learners = match learners.as_slice() {
         [] => String::new(),
         some => format!(", learners {}", list(some)),
@@ -98,6 +98,10 @@ pub(super) fn run(session: &mut Session, args: &InspectArgs) -> Result {
         .map(|(name, len, sum)| vec![Cell::Text(name), Cell::Size(len), Cell::Text(sum)])
         .collect();
     session.output.list(FILES, rows, &session.talk)
+}
+
+fn texts(ids: &[u64]) -> Vec<String> {
+    ids.iter().map(u64::to_string).collect()
 }
 
 fn name(file: &SnapshotFile) -> String {
