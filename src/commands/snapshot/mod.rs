@@ -82,25 +82,24 @@ async fn create(session: &mut Session, node: Option<u64>) -> Result {
     session.output.begin(SNAPSHOTS)?;
     let client = session.client().await?;
     let reply = client.create_snapshot(node).await.map_err(|error| session::failure(&error))?;
-    let rows = reply.snapshots.into_iter().map(|found| row(reply.node_id, found)).collect();
-    session.output.list(SNAPSHOTS, rows, &session.talk)
+    show(session, reply.node_id, reply.snapshots)
 }
 
 async fn list(session: &mut Session) -> Result {
     session.output.begin(SNAPSHOTS)?;
     let client = session.client().await?;
     let reply = client.list_snapshots().await.map_err(|error| session::failure(&error))?;
-    let rows = reply.snapshots.into_iter().map(|found| row(reply.node_id, found)).collect();
+    show(session, reply.node_id, reply.snapshots)
+}
+
+fn show(session: &mut Session, node: u64, snapshots: Vec<Snapshot>) -> Result {
+    let rows = snapshots.into_iter().map(|found| row(node, found)).collect();
     session.output.list(SNAPSHOTS, rows, &session.talk)
 }
 
 /// Returns the name of a snapshot: the shard, and the number of its manifest.
 fn id(shard: u32, generation: u64) -> String {
     format!("{shard}-{generation}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn row(node: u64, found: Snapshot) -> Vec<Cell> {
@@ -115,6 +114,6 @@ fn row(node: u64, found: Snapshot) -> Vec<Cell> {
         numbers(found.learners),
         Cell::Size(found.bytes),
         Cell::Number(found.readers.into()),
-        Cell::Text(hex(&found.sha256)),
+        Cell::Text(hex::encode(&found.sha256)),
     ]
 }

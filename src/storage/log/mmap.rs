@@ -13,10 +13,7 @@
 use std::{
     fs::File,
     io,
-    sync::{
-        Arc, Once,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Once},
 };
 
 use bytes::Bytes;
@@ -48,11 +45,7 @@ pub(in crate::storage) fn map_sealed(file: &File, len: u64) -> io::Result<Bytes>
 
 /// A map of a segment that is still written to.
 #[derive(Debug)]
-pub(super) struct GrowingMap {
-    raw: MmapRaw,
-    /// What lies below is written.
-    written: AtomicU64,
-}
+pub(super) struct GrowingMap(MmapRaw);
 
 /// Bytes of a map that do not change any more.
 struct Part {
@@ -69,19 +62,13 @@ impl GrowingMap {
     pub(super) fn of(file: &File) -> io::Result<Arc<Self>> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         HANDLER.call_once(install_handler);
-        let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
-        Ok(Arc::new(Self { raw, written: AtomicU64::new(0) }))
+        Ok(Arc::new(Self(MmapOptions::new().len(len).map_raw_read_only(file)?)))
     }
 
-    /// Hears that the file is written up to `end`, and that nothing below is ever written again or cut.
-    pub(super) fn advance(&self, end: u64) {
-        self.written.fetch_max(end, Ordering::Release);
-    }
-
-    /// Returns the bytes at `position`, fewer where less is written; `None` where nothing is.
-    pub(super) fn read(self: &Arc<Self>, position: u64, len: usize) -> Option<Bytes> {
-        let written = usize::try_from(self.written.load(Ordering::Acquire)).ok()?;
-        let end = written.min(self.raw.len());
+    /// Returns the bytes at `position`, fewer where less is written; `None` where nothing is. Up to
+    /// `written` the writer has said that the file is written, and nothing is ever written again or cut.
+    pub(super) fn read(self: &Arc<Self>, written: u64, position: u64, len: usize) -> Option<Bytes> {
+        let end = usize::try_from(written).ok()?.min(self.0.len());
         let start = usize::try_from(position).ok().filter(|start| *start < end)?;
         let len = len.min(end - start);
         Some(Bytes::from_owner(Part { map: Arc::clone(self), start, len }))
@@ -91,11 +78,11 @@ impl GrowingMap {
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `start + len` lies within the map, as `GrowingMap::read` has seen to.
-        let first = unsafe { self.map.raw.as_ptr().add(self.start) };
+        let first = unsafe { self.map.0.as_ptr().add(self.start) };
         // SAFETY: the bytes lie within the map and below what was written when the part was made. No writer
         // of ours changes or cuts that any more, so the slice is of memory that nobody changes, for as long
         // as the part holds the map. That the bytes are those that were written follows from `Release` and
-        // `Acquire` of `written`, and from the kernel, whose page cache is what is mapped.
+        // `Acquire` of what the segment's writer says, and from the kernel: its page cache is what is mapped.
         unsafe { std::slice::from_raw_parts(first, self.len) }
     }
 }
@@ -138,22 +125,15 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.set_len(9000).unwrap();
         let map = GrowingMap::of(&file).unwrap();
-        assert!(map.read(0, 10).is_none());
+        assert!(map.read(0, 0, 10).is_none());
         file.write_all(&[1; 5000]).unwrap();
-        map.advance(5000);
-        let first = map.read(4990, 100).unwrap();
+        let first = map.read(5000, 4990, 100).unwrap();
         assert_eq!(first.as_ref(), [1; 10]);
-        assert!(map.read(5000, 1).is_none());
+        assert!(map.read(5000, 5000, 1).is_none());
         file.write_all(&[2; 4000]).unwrap();
-        map.advance(9000);
-        // A later call that says less takes nothing back.
-        map.advance(4000);
-        assert_eq!(map.read(5000, usize::MAX).unwrap().as_ref(), [2; 4000]);
-        assert_eq!(map.read(4999, 2).unwrap().as_ref(), [1, 2]);
-        // What is behind is cut when a segment is full.
-        file.set_len(9000).unwrap();
-        map.advance(u64::MAX);
-        assert!(map.read(9000, 1).is_none(), "the map ends there");
+        assert_eq!(map.read(9000, 5000, usize::MAX).unwrap().as_ref(), [2; 4000]);
+        assert_eq!(map.read(9000, 4999, 2).unwrap().as_ref(), [1, 2]);
+        assert!(map.read(u64::MAX, 9000, 1).is_none(), "the map ends there");
         drop((file, map));
         assert_eq!(first.as_ref(), [1; 10], "a part holds its map");
     }

@@ -107,7 +107,7 @@ impl Segment {
             let end = start.saturating_add(len).min(map.len());
             return Ok(map.slice(start..end));
         }
-        if let Some(bytes) = self.growing().and_then(|map| map.read(position, len)) {
+        if let Some(bytes) = self.read_growing(position, len) {
             return Ok(bytes);
         }
         let failed = |source| StorageError::io("read segment", &self.path)(source);
@@ -147,25 +147,19 @@ impl Segment {
     /// Hears from its writer that it is written up to `end`, and nothing below is written again.
     pub(super) fn advance(&self, end: u64) {
         self.written.store(end, Ordering::Release);
-        if let Some(Some(map)) = self.growing.get() {
-            map.advance(end);
-        }
     }
 
-    /// Returns the map of what is written so far; none where the writer has said nothing.
-    fn growing(&self) -> Option<&Arc<GrowingMap>> {
+    /// Returns bytes of what is written so far; `None` where the writer has said nothing of them.
+    fn read_growing(&self, position: u64, len: usize) -> Option<Bytes> {
         let written = self.written.load(Ordering::Acquire);
-        if written == 0 {
+        if position >= written {
             return None;
         }
         let map = self.growing.get_or_init(|| {
             // Without a map it is read by pread.
             self.file.map_source().and_then(|file| GrowingMap::of(file).ok())
         });
-        let map = map.as_ref()?;
-        // The writer may have gone on while the map was made.
-        map.advance(written);
-        Some(map)
+        map.as_ref()?.read(written, position, len)
     }
 
     /// Reads the entry that starts at `position`.

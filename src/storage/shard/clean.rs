@@ -164,6 +164,7 @@ struct Candidate {
     bytes: u64,
     needless: u64,
     records: u64,
+    needless_bytes: u64,
     /// It holds records that were replaced or cut.
     has_dead: bool,
 }
@@ -173,15 +174,8 @@ impl Candidate {
         self.records == 0 || self.needless * 100 >= self.records * NEEDLESS_PERCENT
     }
 
-    /// About; as if all records were of one size.
     fn left_bytes(&self) -> u64 {
-        let left = self.records.saturating_sub(self.needless);
-        let of = u128::from(self.bytes) * u128::from(left) / u128::from(self.records.max(1));
-        u64::try_from(of).unwrap_or(u64::MAX)
-    }
-
-    fn needless_bytes(&self) -> u64 {
-        self.bytes.saturating_sub(self.left_bytes())
+        self.bytes.saturating_sub(self.needless_bytes)
     }
 }
 
@@ -222,7 +216,7 @@ impl Shard {
             .take_while(|candidate| run.first() != Some(&candidate.number))
             .all(|candidate| !candidate.has_dead);
         let view = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
-        let needless_bytes = candidates.iter().map(Candidate::needless_bytes).sum();
+        let needless_bytes = candidates.iter().map(|candidate| candidate.needless_bytes).sum();
         Some(CleanStep::Clean(CleanJob { home, number, sources: sources?, view, needless_bytes }))
     }
 
@@ -239,14 +233,15 @@ impl Shard {
         for (number, bytes) in self.segments.sealed_before(resume) {
             let Some(usage) = stream.usage_of(number) else { break };
             let is_old = usage.last_ms.saturating_add(grace_ms) <= log_time_ms;
-            let needless = usage.needless(hides_nothing && is_old);
+            let tombstones_go = hides_nothing && is_old;
             let has_dead = usage.dead > 0;
             hides_nothing &= !has_dead;
             candidates.push(Candidate {
                 number,
                 bytes,
-                needless,
+                needless: usage.needless(tombstones_go),
                 records: usage.records,
+                needless_bytes: usage.needless_bytes(bytes, tombstones_go),
                 has_dead,
             });
         }
@@ -406,7 +401,8 @@ mod tests {
     use super::*;
 
     fn candidate(number: u64, records: u64, needless: u64) -> Candidate {
-        Candidate { number, bytes: records * 10, needless, records, has_dead: needless > 0 }
+        let (bytes, needless_bytes) = (records * 10, needless * 10);
+        Candidate { number, bytes, needless, records, needless_bytes, has_dead: needless > 0 }
     }
 
     #[test]

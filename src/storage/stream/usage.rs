@@ -24,8 +24,11 @@ impl Usage {
 
     /// Returns about how many of the segment's bytes would go: as if all records were of one size.
     pub(in crate::storage) fn needless_bytes(&self, bytes: u64, tombstones_go: bool) -> u64 {
+        if self.records == 0 {
+            return bytes;
+        }
         let needless = u128::from(bytes) * u128::from(self.needless(tombstones_go));
-        u64::try_from(needless / u128::from(self.records.max(1))).unwrap_or(bytes)
+        u64::try_from(needless / u128::from(self.records)).unwrap_or(bytes)
     }
 
     pub(super) fn kill(&mut self, records: u64) {

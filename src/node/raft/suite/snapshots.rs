@@ -1,6 +1,6 @@
 //! What openraft asks of snapshots.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use openraft::{
@@ -149,5 +149,4 @@ async fn a_purged_log_without_its_checkpoint_starts_with_another() {
     let reached = snapshot.and_then(|snapshot| snapshot.meta.last_log_id);
     assert!(reached >= Some(to_log_id(last)), "{reached:?}");
     assert_eq!(store.try_get_log_entries(0..20).await.unwrap().len(), 4, "7 to 10");
-    drop(Arc::clone(&opened.shard));
 }
