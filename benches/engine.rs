@@ -4,12 +4,14 @@
 //! group, as a node runs it, and with the syncs left out (what a node that promises less than it does today
 //! could reach: the page cache has the bytes when they count as written). Then the key index: a million keys
 //! of 16 bytes with values of 100 put in batches of a thousand without syncs, in order and scattered, and read
-//! again by one thread and by two, values included.
+//! again by one thread and by two, values included, and beside it what gives the limit: a concurrent hash map of
+//! the same keys that has where their values are, and one that has the values.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the measurement")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::{
     fs::File,
+    hint::black_box,
     io::{self, IoSlice, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -282,16 +284,41 @@ fn keys(parent: &Path, out: &mut impl io::Write) {
         let gets = [1, 2].map(|threads| per_second_of(threads, scattered, read));
         writeln!(
             out,
-            "keys, {}: {puts:.0} puts/s in batches of {BATCH_KEYS}, encoding included; {:.0} gets/s by one thread, \
-             {:.0} by two; without values {:.0} and {:.0}; {bytes_per_key} bytes of index per key",
+            "keys, {}: {puts:.0} puts/s in batches of {BATCH_KEYS}, encoding included; {bytes_per_key} bytes of index \
+             per key",
             if scattered { "scattered" } else { "in order" },
-            gets[0],
-            gets[1],
-            lookups[0],
-            lookups[1],
         )
         .unwrap();
+        drop(engine);
+        let places = map_gets(scattered, |number| number);
+        let values = map_gets(scattered, |_| [b'v'; 100]);
+        for (what, rates, limits) in
+            [("lookups", lookups, places), ("gets of values", gets, values)]
+        {
+            let [(one, limit_one), (two, limit_two)] =
+                [(rates[0], limits[0]), (rates[1], limits[1])];
+            writeln!(
+                out,
+                "  {what}: {one:.0}/s by one thread, {:.2} of a concurrent hash map; {two:.0}/s by two, {:.2}",
+                one / limit_one,
+                two / limit_two,
+            )
+            .unwrap();
+        }
     }
+}
+
+/// How often a concurrent hash map of the same keys finds one, by one thread and by two.
+fn map_gets<V: Copy + Send + Sync>(scattered: bool, value: impl Fn(u64) -> V) -> [f64; 2] {
+    let map = papaya::HashMap::with_capacity(usize::try_from(KEYS).unwrap());
+    for number in 0..KEYS {
+        map.pin().insert(key(number, scattered), value(number));
+    }
+    let found = |key: &[u8]| {
+        let value = map.pin().get(key).copied();
+        assert!(black_box(value).is_some());
+    };
+    [1, 2].map(|threads| per_second_of(threads, scattered, found))
 }
 
 /// How often something can be done with keys drawn at random.

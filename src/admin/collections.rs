@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
-    Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, Placement, ShardCommand,
-    command::{PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
+    CollectionName, CollectionSettings, ErrorCode, Placement, ShardCommand, command::PartitionPlace,
 };
 use tonic::{Request, Response, Status};
 
@@ -111,7 +110,7 @@ pub(super) async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<()
             .filter(|place| place.shard == number)
             .filter(|place| hosted.partition_version(place.partition) < row.version)
             .filter(|place| !row.is_dropped || hosted.partitions.contains_key(&place.partition))
-            .map(|place| partition_command(row, place))
+            .map(|place| row.partition_command(place))
             .collect();
         for some in commands.chunks(COMMANDS_AT_ONCE) {
             // The row is written already: what fails here is finished by the same request or by the
@@ -122,26 +121,6 @@ pub(super) async fn tell_shards(node: &Node, row: &CollectionEntry) -> Result<()
         }
     }
     Ok(())
-}
-
-fn partition_command(row: &CollectionEntry, place: &PartitionPlace) -> ShardCommand {
-    let change = if row.is_dropped {
-        ShardChange::PartitionDrop(PartitionDrop { partition: place.partition })
-    } else {
-        let put = PartitionPut {
-            partition: place.partition,
-            collection: row.id,
-            number: place.number,
-            key_index: row.settings.key_index == KeyIndex::On,
-            ttl_ms: row.settings.ttl_ms.unwrap_or_default(),
-            compact: row.settings.cleanup == Cleanup::Compact,
-            retention_ms: row.settings.retention.ms.unwrap_or_default(),
-            retention_bytes: row.settings.retention.bytes.unwrap_or_default(),
-        };
-        ShardChange::PartitionPut(put)
-    };
-    // A row's version rises with each change: what a shard hears of a partition is that of its row.
-    ShardCommand { id: place.partition.into(), version: row.version, change: Some(change) }
 }
 
 /// The failure where no numbers are left.

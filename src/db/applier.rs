@@ -156,6 +156,8 @@ impl Observer for Applier {
 
     fn checkpointed(&self, _bytes: u64, _took: Duration) {}
 
+    fn cleaned(&self, _read: u64, _written: u64, _took: Duration) {}
+
     fn failed(&self, error: StorageError) {
         self.fail(Arc::new(error));
     }

@@ -1,7 +1,7 @@
 //! Opening a database.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -10,9 +10,16 @@ use std::{
 use prkdb_types::{CollectionSettings, Placement};
 use tracing::{info, warn};
 
-use super::{DbError, PrkDb, applier::Applier, catalog, database::Inner, engine::Engine};
+use super::{
+    DbError, PrkDb,
+    applier::Applier,
+    catalog,
+    database::{Inner, Threads},
+    engine::{Engine, OwnPurge},
+    janitor::Janitor,
+};
 use crate::{
-    driver::{Ballast, Driver, DriverParts, FlushMode},
+    driver::{Ballast, Cleaner, CleanerParts, Driver, DriverParts, FlushMode},
     storage::{
         CHECKPOINT_BYTES, Shard, ShardOptions, TOMBSTONE_GRACE_MS,
         clock::{Clock, OsRng, SystemClock},
@@ -157,25 +164,16 @@ impl Builder {
         .map_err(DbError::io("start threads for", path.clone()))?;
         let engine = Arc::new(Engine::new(
             Arc::clone(&shard),
-            clock,
+            Arc::clone(&clock),
             self.durability,
             driver.flusher(),
             Arc::clone(&applier),
             self.index_bytes_max,
         ));
         applier.serve(&engine);
-        let thread = {
-            let applier = Arc::clone(&applier);
-            thread::Builder::new().name("apply-0".to_owned()).spawn(move || applier.run(&shard))
-        };
-        let thread = match thread {
-            Ok(thread) => thread,
-            Err(source) => {
-                driver.stop();
-                return Err(DbError::io("start threads for", path.clone())(source));
-            }
-        };
-        let inner = Inner::new(engine, applier, driver, thread, directory);
+        let threads = Self::start(driver, &engine, &applier, shard, clock)
+            .map_err(DbError::io("start threads for", path.clone()))?;
+        let inner = Inner::new(engine, applier, threads, directory);
         let db = PrkDb::new(inner);
         let settings = CollectionSettings {
             placement: Placement::Colocated,
@@ -183,6 +181,52 @@ impl Builder {
         };
         catalog::ensure_default(&db, settings)?;
         Ok(db)
+    }
+
+    /// Starts the threads beside the driver's.
+    fn start(
+        driver: Driver,
+        engine: &Arc<Engine>,
+        applier: &Arc<Applier>,
+        shard: Arc<Shard>,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Threads> {
+        let parts = CleanerParts {
+            number: SHARD,
+            shard: Arc::clone(&shard),
+            checkpointer: driver.checkpointer(),
+            clock,
+            purge: Box::new(OwnPurge { shard: Arc::clone(&shard), flusher: driver.flusher() }),
+            observer: Arc::clone(applier) as _,
+        };
+        let applying = {
+            let applier = Arc::clone(applier);
+            move || applier.run(&shard)
+        };
+        let started = Cleaner::start(parts).and_then(|cleaner| {
+            let janitor = match Janitor::start(Arc::clone(engine)) {
+                Ok(janitor) => janitor,
+                Err(error) => {
+                    cleaner.stop();
+                    return Err(error);
+                }
+            };
+            match thread::Builder::new().name("apply-0".to_owned()).spawn(applying) {
+                Ok(applier) => Ok((cleaner, janitor, applier)),
+                Err(error) => {
+                    janitor.stop();
+                    cleaner.stop();
+                    Err(error)
+                }
+            }
+        });
+        match started {
+            Ok((cleaner, janitor, applier)) => Ok(Threads { driver, applier, cleaner, janitor }),
+            Err(error) => {
+                driver.stop();
+                Err(error)
+            }
+        }
     }
 
     fn open_shard(
@@ -193,7 +237,7 @@ impl Builder {
     ) -> Result<Shard, DbError> {
         let dir = directory.path().join(format!("shard-{SHARD:010}"));
         match disk.create_dir(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => {
                 created.map_err(DbError::io("create", dir.clone()))?;
                 disk.sync_dir(directory.path())

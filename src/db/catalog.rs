@@ -6,8 +6,8 @@
 use std::sync::{Arc, PoisonError};
 
 use prkdb_types::{
-    Cleanup, CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
-    command::{PartitionDrop, PartitionPlace, PartitionPut, ShardChange},
+    CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
+    command::PartitionPlace,
 };
 
 use super::{DbError, PrkDb, builder::SHARD, database::overloaded, engine::refused};
@@ -129,11 +129,6 @@ pub(super) fn create(
     settings: CollectionSettings,
 ) -> Result<Collection, DbError> {
     settings.check().map_err(|error| refused(error.code(), error.to_string()))?;
-    if settings.ttl_ms.is_some() || settings.cleanup != Cleanup::Keep {
-        // Nobody would take away what may go.
-        let message = "a time to live, a cleanup and a retention are for collections of a node";
-        return Err(refused(ErrorCode::Unsupported, message.to_owned()));
-    }
     let _one_at_a_time = db.catalogue_lock().lock().unwrap_or_else(PoisonError::into_inner);
     let catalog = db.shard().catalog();
     if let Some(known) = catalog.by_name(&name) {
@@ -158,17 +153,7 @@ pub(super) fn create(
         is_dropped: false,
     };
     let mut commands = vec![row.command()];
-    commands.extend(row.partitions.iter().map(|place| ShardCommand {
-        id: place.partition.into(),
-        version: 1,
-        change: Some(ShardChange::PartitionPut(PartitionPut {
-            partition: place.partition,
-            collection: row.id,
-            number: place.number,
-            key_index: settings.key_index == KeyIndex::On,
-            ..PartitionPut::default()
-        })),
-    }));
+    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
     propose(db, commands)?;
     Ok(Collection::new(row))
 }
@@ -183,11 +168,7 @@ pub(super) fn drop_collection(db: &PrkDb, name: &str) -> Result<(), DbError> {
         ..CollectionEntry::clone(&known.row)
     };
     let mut commands = vec![row.command()];
-    commands.extend(row.partitions.iter().map(|place| ShardCommand {
-        id: place.partition.into(),
-        version: 2,
-        change: Some(ShardChange::PartitionDrop(PartitionDrop { partition: place.partition })),
-    }));
+    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
     propose(db, commands)
 }
 

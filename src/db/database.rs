@@ -13,9 +13,10 @@ use super::{
     applier::Applier,
     catalog,
     engine::{Done, Engine, refused},
+    janitor::Janitor,
 };
 use crate::{
-    driver::{Checkpointer, Driver},
+    driver::{Checkpointer, Cleaner, Driver},
     storage::{Shard, dir::DataDir, sequencer::WriteRequest},
 };
 
@@ -31,11 +32,19 @@ pub(super) struct Inner {
     engine: Arc<Engine>,
     applier: Arc<Applier>,
     checkpointer: Checkpointer,
-    threads: Mutex<Option<(Driver, JoinHandle<()>)>>,
+    threads: Mutex<Option<Threads>>,
     /// Held while the catalogue is changed: numbers are given out once.
     catalogue: Mutex<()>,
     // Held last: the lock of the directory.
     directory: Arc<DataDir>,
+}
+
+/// What runs beside the callers.
+pub(super) struct Threads {
+    pub(super) driver: Driver,
+    pub(super) applier: JoinHandle<()>,
+    pub(super) cleaner: Cleaner,
+    pub(super) janitor: Janitor,
 }
 
 /// Figures of a database.
@@ -58,24 +67,26 @@ impl Inner {
     pub(super) fn new(
         engine: Arc<Engine>,
         applier: Arc<Applier>,
-        driver: Driver,
-        thread: JoinHandle<()>,
+        threads: Threads,
         directory: Arc<DataDir>,
     ) -> Self {
-        let checkpointer = driver.checkpointer();
-        let threads = Mutex::new(Some((driver, thread)));
+        let checkpointer = threads.driver.checkpointer();
+        let threads = Mutex::new(Some(threads));
         Self { engine, applier, checkpointer, threads, catalogue: Mutex::new(()), directory }
     }
 
     /// Writes what is under way, and ends the threads.
     fn close(&self) -> Result<(), DbError> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((driver, thread)) = threads else { return Ok(()) };
+        let Some(Threads { driver, applier, cleaner, janitor }) = threads else { return Ok(()) };
+        // Those first that wait for what the others do.
+        janitor.stop();
+        cleaner.stop();
         self.engine.close();
         driver.stop();
         self.applier.stop();
         // A panic of the thread left its waiters without an answer, which they take for unknown.
-        let _ended = thread.join();
+        let _ended = applier.join();
         self.applier.failure().map_or(Ok(()), Err)
     }
 }

@@ -19,7 +19,7 @@ use super::{
     reply::Replier,
 };
 use crate::{
-    driver::Flusher,
+    driver::{Flusher, Purge},
     storage::{
         Shard,
         clock::Clock,
@@ -263,6 +263,26 @@ impl Engine {
             let known = catalog.collections.get(&id);
             known.map_or_else(|| id.to_string(), |known| known.name.as_str().to_owned())
         })
+    }
+}
+
+/// The purge mark of a log that only the database writes to.
+#[derive(Debug)]
+pub(super) struct OwnPurge {
+    pub(super) shard: Arc<Shard>,
+    pub(super) flusher: Flusher,
+}
+
+impl Purge for OwnPurge {
+    fn purge(&self, up_to: LogId) -> Result<(), String> {
+        let lsn = self.shard.purge(up_to).map_err(|error| error.to_string())?;
+        let (done, synced) = std::sync::mpsc::channel();
+        let told = move || {
+            // Nobody waits any more where the cleaner has ended.
+            let _sent = done.send(());
+        };
+        self.flusher.when_synced(lsn, Box::new(told));
+        synced.recv().map_err(|_| "the log has ended".to_owned())
     }
 }
 

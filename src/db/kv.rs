@@ -1,9 +1,13 @@
 //! Keys and values of one collection, byte for byte.
 
-use std::ops::Bound;
+use std::{ops::Bound, time::Duration};
 
 use bytes::Bytes;
-use prkdb_types::{limits, transaction::Order};
+use prkdb_types::{
+    headers::{self, Ttl},
+    limits,
+    transaction::Order,
+};
 
 use super::{
     Collection, DbError, PrkDb, Reply,
@@ -11,7 +15,7 @@ use super::{
 };
 use crate::storage::{
     Found, KeyRange, ValueReader,
-    kv::tree::Leaf,
+    kv::tree::{Leaf, NEVER},
     sequencer::{Condition, Refusal, WriteRequest, check_key, check_value},
 };
 
@@ -19,6 +23,9 @@ use crate::storage::{
 pub(super) const KEY_BYTES_MAX: usize = limits::MAX_KEY_CEILING;
 /// Longest value.
 pub(super) const VALUE_BYTES_MAX: usize = limits::MAX_VALUE_CEILING;
+
+/// So often a key's record is written once more that is written to meanwhile.
+const RENEWALS_MAX: usize = 16;
 
 /// The keys of one collection. A clone is another handle.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Value {
     pub partition: u32,
     /// When it was written, in milliseconds since 1970.
     pub timestamp_ms: i64,
+    /// From when on it is gone, in milliseconds since 1970 by the log's time; `None` if it stays.
+    pub expires_ms: Option<i64>,
 }
 
 /// A write that is acknowledged.
@@ -82,7 +91,21 @@ impl Kv {
     /// # Errors
     /// `KeyEmpty`, `KeyTooLarge`, `ValueTooLarge`; `IndexMemory` and `DiskFull` where there is no room.
     pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Reply<Written> {
-        self.put_if(key.into(), value.into(), Condition::None)
+        self.put_if(key.into(), value.into(), Condition::None, None)
+    }
+
+    /// Stores a value that is gone after a while, which begins when it is accepted. Without this call a
+    /// value lasts as long as its collection says.
+    ///
+    /// # Errors
+    /// As [`Kv::put`].
+    pub fn put_with_ttl(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Reply<Written> {
+        self.put_if(key.into(), value.into(), Condition::None, Some(Ttl::of(ttl)))
     }
 
     /// Stores a value if the key has none.
@@ -90,7 +113,7 @@ impl Kv {
     /// # Errors
     /// As [`Kv::put`], and `VersionMismatch`.
     pub fn put_if_absent(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Reply<Written> {
-        self.put_if(key.into(), value.into(), Condition::IfAbsent)
+        self.put_if(key.into(), value.into(), Condition::IfAbsent, None)
     }
 
     /// Stores a value if the key's latest record has this offset.
@@ -103,10 +126,16 @@ impl Kv {
         value: impl Into<Bytes>,
         version: u64,
     ) -> Reply<Written> {
-        self.put_if(key.into(), value.into(), Condition::IfVersion(version))
+        self.put_if(key.into(), value.into(), Condition::IfVersion(version), None)
     }
 
-    fn put_if(&self, key: Bytes, value: Bytes, condition: Condition) -> Reply<Written> {
+    fn put_if(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        condition: Condition,
+        ttl: Option<Ttl>,
+    ) -> Reply<Written> {
         let checked = checked_key(&key).and_then(|()| checked_value(&value));
         match checked.and_then(|()| self.place(&key)) {
             Ok((number, partition)) => {
@@ -118,13 +147,97 @@ impl Kv {
                     timestamp_ms: self.db.engine().clock.wall_ms(),
                     producer: None,
                     condition,
-                    ttl: None,
+                    ttl,
                     headers: Vec::new(),
                 };
                 self.db.write(request, move |done| written(number, done))
             }
             Err(error) => Reply::ready(Err(error)),
         }
+    }
+
+    /// Returns how much longer a key's value lasts; `None` if it stays, or there is none.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub fn ttl(&self, key: impl AsRef<[u8]>) -> Reply<Option<Duration>> {
+        let left = self.collection.check_keyed().map(|()| {
+            let shard = self.db.shard();
+            let leaf = shard.leaf(self.collection.id(), key.as_ref())?;
+            let expires_ms = Some(leaf.expires_ms).filter(|at| *at != NEVER)?;
+            let now_ms = shard.log_time_ms().max(self.db.engine().clock.wall_ms());
+            let left_ms = expires_ms.saturating_sub(now_ms);
+            Some(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()))
+        });
+        Reply::ready(left)
+    }
+
+    /// Lets a key's value be gone after a while, which begins when this is accepted. Returns whether there
+    /// is a value. Its version changes: it is written once more.
+    ///
+    /// # Errors
+    /// As [`Kv::put`]; `VersionMismatch` where the key is written to all the time.
+    pub fn expire(&self, key: impl Into<Bytes>, ttl: Duration) -> Reply<bool> {
+        self.renew(key.into(), Ttl::of(ttl))
+    }
+
+    /// Lets a key's value stay. Returns whether it would have been gone.
+    ///
+    /// # Errors
+    /// As [`Kv::expire`].
+    pub fn persist(&self, key: impl Into<Bytes>) -> Reply<bool> {
+        self.renew(key.into(), Ttl::Never)
+    }
+
+    fn renew(&self, key: Bytes, ttl: Ttl) -> Reply<bool> {
+        let kv = self.clone();
+        Reply::trying(RENEWALS_MAX - 1, move || {
+            kv.renewal(&key, ttl).map_or_else(
+                |error| Reply::ready(Err(error)),
+                |request| match request {
+                    Some(request) => kv.db.write(request, |_| true),
+                    None => Reply::ready(Ok(false)),
+                },
+            )
+        })
+    }
+
+    /// Returns what writes a key's record once more, but for how long it lasts, unless it was written to
+    /// meanwhile; `None` where nothing would change.
+    fn renewal(&self, key: &Bytes, ttl: Ttl) -> Result<Option<WriteRequest>, DbError> {
+        checked_key(key)?;
+        let (_, partition) = self.place(key)?;
+        let (shard, collection) = (self.db.shard(), self.collection.id());
+        let Some(leaf) = shard.leaf(collection, key) else { return Ok(None) };
+        if ttl == Ttl::Never && leaf.expires_ms == NEVER {
+            return Ok(None);
+        }
+        let condition = Condition::IfVersion(leaf.version);
+        let (found, headers) = shard.record(leaf)?;
+        let timestamp_ms = found.timestamp_ms;
+        if ttl == Ttl::Ms(0) {
+            let (key, producer) = (key.clone(), None);
+            return Ok(Some(WriteRequest::Delete {
+                partition,
+                collection,
+                key,
+                timestamp_ms,
+                producer,
+                condition,
+            }));
+        }
+        let others = headers.into_iter().filter(|(name, _)| name != headers::TTL_MS);
+        Ok(Some(WriteRequest::Put {
+            partition,
+            collection,
+            key: key.clone(),
+            value: found.value,
+            timestamp_ms,
+            producer: None,
+            condition,
+            ttl: Some(ttl),
+            headers: others.collect(),
+        }))
     }
 
     /// Takes a key's value away. A key without one is left alone: `existed` is false then.
@@ -237,6 +350,7 @@ fn value(collection: &Collection, found: Found) -> Value {
         version: found.version,
         partition: collection.number(found.partition),
         timestamp_ms: found.timestamp_ms,
+        expires_ms: Some(found.expires_ms).filter(|at| *at != NEVER),
     }
 }
 

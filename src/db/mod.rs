@@ -30,7 +30,8 @@
 //! - `kv`, `stream`, `transaction`: what is done with a collection, byte for byte.
 //! - `catalog`: which collections there are.
 //! - `adapter`: the engine as others see it that could have another.
-//! - `engine`: decides and appends; `applier`: the thread that applies and answers.
+//! - `engine`: decides and appends; `applier`: the thread that applies and answers; `janitor`: the one that
+//!   writes what is due.
 //!
 //! Does not know: nodes, gRPC, the command line, a runtime.
 
@@ -44,6 +45,7 @@ mod transaction;
 
 mod applier;
 mod engine;
+mod janitor;
 mod reply;
 
 mod error;

@@ -7,6 +7,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use prkdb_types::ErrorCode;
+
 use super::DbError;
 
 /// An answer that is there, or will be.
@@ -18,6 +20,28 @@ pub struct Reply<T>(State<T>);
 enum State<T> {
     Ready(Option<Result<T, DbError>>),
     Waiting(Arc<Slot<T>>),
+    Trying(Box<Trying<T>>),
+}
+
+/// A call that is made again where it was refused because of another.
+struct Trying<T> {
+    call: Box<dyn FnMut() -> Reply<T> + Send>,
+    under_way: Reply<T>,
+    left: usize,
+}
+
+impl<T> Trying<T> {
+    /// Makes the call again if that is what this answer asks for.
+    fn again(&mut self, answer: Result<T, DbError>) -> Option<Result<T, DbError>> {
+        match answer {
+            Err(error) if error.code() == ErrorCode::VersionMismatch && self.left > 0 => {
+                self.left -= 1;
+                self.under_way = (self.call)();
+                None
+            }
+            answer => Some(answer),
+        }
+    }
 }
 
 struct Slot<T> {
@@ -53,6 +77,13 @@ impl<T> Reply<T> {
         (Replier(Some(Arc::clone(&slot))), Self(State::Waiting(slot)))
     }
 
+    /// Makes a call, and up to so many times again while it is answered with a version that does not
+    /// match. Later calls are made by whoever waits for the answer.
+    pub(super) fn trying(left: usize, mut call: impl FnMut() -> Self + Send + 'static) -> Self {
+        let under_way = call();
+        Self(State::Trying(Box::new(Trying { call: Box::new(call), under_way, left })))
+    }
+
     /// Waits for the answer on this thread.
     ///
     /// # Errors
@@ -68,6 +99,12 @@ impl<T> Reply<T> {
                     .unwrap_or_else(PoisonError::into_inner);
                 state.answer.take().unwrap_or(Err(DbError::Closed))
             }
+            State::Trying(mut trying) => loop {
+                let under_way = std::mem::replace(&mut trying.under_way, Self(State::Ready(None)));
+                if let Some(answer) = trying.again(under_way.wait()) {
+                    return answer;
+                }
+            },
         }
     }
 }
@@ -90,6 +127,14 @@ impl<T> Future for Reply<T> {
                     }
                 }
             }
+            State::Trying(trying) => loop {
+                let Poll::Ready(answer) = Pin::new(&mut trying.under_way).poll(context) else {
+                    return Poll::Pending;
+                };
+                if let Some(answer) = trying.again(answer) {
+                    return Poll::Ready(answer);
+                }
+            },
         }
     }
 }

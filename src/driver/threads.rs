@@ -46,6 +46,8 @@ pub(crate) trait Observer: Send + Sync + fmt::Debug {
     fn written_bytes(&self) -> u64;
     /// A checkpoint was written.
     fn checkpointed(&self, bytes: u64, took: Duration);
+    /// A part of the log was cleaned: so many bytes were read, and so many of them left.
+    fn cleaned(&self, read: u64, written: u64, took: Duration);
     /// The log failed: nothing is written or told any more.
     fn failed(&self, error: StorageError);
 }

@@ -20,11 +20,11 @@ use super::{
     Config, NodeError,
     core::{Node, QUEUE_WRITES_MAX, ShardHandle},
     fatal::{Fatal, ShardObserver},
-    janitor::{self, Cleaner, CleanerParts},
+    janitor::{self, ThroughRaft},
     proposer::Proposer,
     raft::{Group, GroupOptions},
 };
-use crate::driver::{Ballast, Driver, DriverParts, FlushMode};
+use crate::driver::{Ballast, Cleaner, CleanerParts, Driver, DriverParts, FlushMode, Observer};
 use crate::storage::{
     JudgedShard, Shard, ShardOptions, StorageError, TOMBSTONE_GRACE_MS,
     clock::{Clock, OsRng},
@@ -332,15 +332,16 @@ async fn start_shard(
 ) -> Result<(Running, Arc<ShardHandle>), NodeError> {
     let Start { node, directory, consensus, fatal, stop, index_bytes_max } = *start;
     let config = node.config();
+    let observer: Arc<dyn Observer> = Arc::new(ShardObserver {
+        shard: number,
+        metrics: Arc::clone(&node.metrics),
+        fatal: fatal.clone(),
+    });
     let driver = Driver::start(DriverParts {
         number,
         shard: Arc::clone(&shard),
         clock: Arc::clone(&node.clock),
-        observer: Arc::new(ShardObserver {
-            shard: number,
-            metrics: Arc::clone(&node.metrics),
-            fatal: fatal.clone(),
-        }),
+        observer: Arc::clone(&observer),
         reserve: Arc::new(Ballast::new(directory, Arc::new(RealDisk))),
         mode: FlushMode::Synced,
     })
@@ -394,12 +395,10 @@ async fn start_shard(
     let cleaner = Cleaner::start(CleanerParts {
         number,
         shard: Arc::clone(&shard),
-        group: Arc::clone(&group),
         checkpointer: checkpointer.clone(),
         clock: Arc::clone(&node.clock),
-        metrics: Arc::clone(&node.metrics),
-        fatal: fatal.clone(),
-        consensus: consensus.clone(),
+        purge: Box::new(ThroughRaft { group: Arc::clone(&group), consensus: consensus.clone() }),
+        observer,
     })
     .map_err(|source| NodeError::Io {
         action: "start threads of shard",

@@ -31,6 +31,10 @@ impl Observer for ShardObserver {
         self.metrics.checkpointed(bytes, took);
     }
 
+    fn cleaned(&self, read: u64, written: u64, took: Duration) {
+        self.metrics.cleaned(read, written, took);
+    }
+
     fn failed(&self, source: StorageError) {
         self.fatal.raise(NodeError::Shard { shard: self.shard, source });
     }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use prkdb_types::{BatchError, DecompressLimit, Records};
+use prkdb_types::{BatchError, DecompressLimit, RecordView, Records};
 
 use super::{
     Found, StorageError,
@@ -69,7 +69,8 @@ impl Kept {
     }
 
     fn read(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        found(&self.segment, leaf, &self.records, leaf.start)
+        let record = self.records.get_at(leaf.start);
+        found(&self.segment, leaf, &record.map_err(|error| damaged(&self.segment, leaf, &error))?)
     }
 }
 
@@ -77,10 +78,10 @@ impl Kept {
 ///
 /// # Errors
 /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-pub(super) fn read(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Found, StorageError> {
+pub(super) fn read(segment: Option<&Segment>, leaf: Leaf) -> Result<Found, StorageError> {
     let segment = known(segment, leaf)?;
-    let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
-    found(&segment, leaf, &records, start)
+    segment
+        .with_record(u64::from(leaf.position), leaf.start, |record| found(segment, leaf, record))?
 }
 
 /// Reads the record at a leaf with its headers; one without a value has an empty one.
@@ -88,20 +89,19 @@ pub(super) fn read(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Found, S
 /// # Errors
 /// As [`read`].
 pub(super) fn read_with_headers(
-    segment: Option<Arc<Segment>>,
+    segment: Option<&Segment>,
     leaf: Leaf,
 ) -> Result<(Found, Vec<(String, Bytes)>), StorageError> {
     let segment = known(segment, leaf)?;
-    let (records, start) = segment.read_record(u64::from(leaf.position), leaf.start)?;
-    let found = found(&segment, leaf, &records, start)?;
-    let record = records.get_at(start).map_err(|error| damaged(&segment, leaf, &error))?;
-    let own = |(name, value): (&str, Option<&[u8]>)| {
-        (name.to_owned(), Bytes::copy_from_slice(value.unwrap_or_default()))
-    };
-    Ok((found, record.headers().map(own).collect()))
+    segment.with_record(u64::from(leaf.position), leaf.start, |record| {
+        let own = |(name, value): (&str, Option<&[u8]>)| {
+            (name.to_owned(), Bytes::copy_from_slice(value.unwrap_or_default()))
+        };
+        Ok((found(segment, leaf, record)?, record.headers().map(own).collect()))
+    })?
 }
 
-fn known(segment: Option<Arc<Segment>>, leaf: Leaf) -> Result<Arc<Segment>, StorageError> {
+fn known<S>(segment: Option<S>, leaf: Leaf) -> Result<S, StorageError> {
     segment.ok_or_else(|| StorageError::Discontinuous {
         index: leaf.version,
         reason: format!("segment {} is not part of the log", leaf.segment),
@@ -115,21 +115,13 @@ fn records(segment: &Segment, leaf: Leaf) -> Result<Records, StorageError> {
         .map_err(|error| damaged(segment, leaf, &error))
 }
 
-fn found(
-    segment: &Segment,
-    leaf: Leaf,
-    records: &Records,
-    start: u32,
-) -> Result<Found, StorageError> {
-    let record = records.get_at(start).map_err(|error| damaged(segment, leaf, &error))?;
+fn found(segment: &Segment, leaf: Leaf, record: &RecordView<'_>) -> Result<Found, StorageError> {
     if record.offset != leaf.version {
         return Err(corrupt(segment, leaf, &format!("that of offset {}", record.offset)));
     }
-    let value = record.value_bytes().ok_or_else(|| corrupt(segment, leaf, "a tombstone"))?;
-    // A small value must not pin a large buffer.
-    let is_small = value.len() * 2 < records.payload_len();
+    let value = record.value_bytes_alone();
     Ok(Found {
-        value: if is_small { Bytes::copy_from_slice(&value) } else { value },
+        value: value.ok_or_else(|| corrupt(segment, leaf, "a tombstone"))?,
         version: leaf.version,
         partition: leaf.partition,
         timestamp_ms: record.timestamp_ms,

@@ -7,6 +7,7 @@
 )]
 
 mod adapters;
+mod cleanup;
 mod directory;
 mod keys;
 mod kill;

@@ -90,7 +90,7 @@ impl StorageAdapter for SegmentedLog {
     }
 
     fn log(&self, from: Revision, limit: LogLimit) -> Result<Vec<Commit>, AdapterError> {
-        commits(&self.db, &self.collection, from, limit).map_err(adapted)
+        commits(&self.db, &self.collection, from, limit)
     }
 
     fn trim_log(&self, _before: Revision) -> Result<(), AdapterError> {
@@ -103,19 +103,26 @@ impl StorageAdapter for SegmentedLog {
     }
 }
 
-/// Reads the entries that hold records of a collection with one partition.
+/// Reads the entries that hold records of a collection with one partition: as long as the log is kept whole,
+/// which ends where a cleaning has something to take out of it.
 pub(super) fn commits(
     db: &PrkDb,
     collection: &Collection,
     from: Revision,
     limit: LogLimit,
-) -> Result<Vec<Commit>, DbError> {
-    let partition = collection.place(0)?;
+) -> Result<Vec<Commit>, AdapterError> {
+    let partition = collection.place(0).map_err(adapted)?;
     let end = db.shard().revision() + 1;
     let mut found: Vec<Commit> = Vec::new();
     let (mut next, mut bytes) = (from.max(1), 0);
     while next < end {
-        let entries = db.shard().read(next..end, READ_BYTES)?;
+        let entries = db.shard().read(next..end, READ_BYTES);
+        let entries = entries.map_err(|error| adapted(error.into()))?;
+        // Asked after the reading: what lies below the mark is left out of it.
+        let mark = db.shard().log_state().purged.map_or(0, |mark| mark.index);
+        if next <= mark {
+            return Err(AdapterError::Compacted { oldest: mark + 1 });
+        }
         let Some(last) = entries.last() else { break };
         next = last.id.index + 1;
         for entry in &entries {
@@ -123,7 +130,8 @@ pub(super) fn commits(
             let frames = write.frames.iter().filter(|frame| frame.partition == partition);
             let mut changes = Vec::new();
             for frame in frames.filter(|_| !entry.is_void) {
-                read_frame(frame, &mut changes).map_err(|error| damaged(entry.id.index, &error))?;
+                read_frame(frame, &mut changes)
+                    .map_err(|error| adapted(damaged(entry.id.index, &error)))?;
             }
             if changes.is_empty() {
                 continue;

@@ -153,7 +153,7 @@ impl StorageAdapter for WalStorage {
     }
 
     fn log(&self, from: Revision, limit: LogLimit) -> Result<Vec<Commit>, AdapterError> {
-        commits(&self.db, &self.collection, from, limit).map_err(adapted)
+        commits(&self.db, &self.collection, from, limit)
     }
 
     fn trim_log(&self, _before: Revision) -> Result<(), AdapterError> {

@@ -1,22 +1,37 @@
 //! What a shard's leader does by itself, beside the writes of others: keys whose time is over get their
-//! tombstones ([`expiry`]), what is beyond a retention goes ([`retention`]), and what nobody can need any
-//! more is taken out of the log ([`cleaning`]).
+//! tombstones ([`expiry`]), and what is beyond a retention goes ([`retention`]).
 //!
-//! The first two are decisions, and stand in the log. The third is this replica's own affair.
+//! Both are decisions, and stand in the log. What nobody can need any more is then taken out of the log by
+//! each replica for itself: that is the driver's.
 
-mod cleaning;
 mod expiry;
 mod retention;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Node, ShardHandle};
+use super::{
+    core::{Node, ShardHandle},
+    raft::Group,
+};
+use crate::{driver::Purge, storage::log::entry::LogId};
 
-pub(super) use cleaning::{Cleaner, CleanerParts};
 pub(crate) use retention::trim;
+
+/// The purge mark of a log that Raft orders.
+#[derive(Debug)]
+pub(super) struct ThroughRaft {
+    pub(super) group: Arc<Group>,
+    pub(super) consensus: Handle,
+}
+
+impl Purge for ThroughRaft {
+    fn purge(&self, up_to: LogId) -> Result<(), String> {
+        self.consensus.block_on(self.group.purge(up_to)).map_err(|error| error.to_string())
+    }
+}
 
 /// Waits for the next look; only while this replica leads. False where it never will again.
 async fn next_look(leading: &mut watch::Receiver<u64>, every: Duration) -> bool {

@@ -8,8 +8,10 @@ mod saved;
 use std::collections::BTreeMap;
 
 use prkdb_types::{
-    CollectionName, CollectionSettings, ShardCommand,
-    command::{CollectionPut, CommandError, PartitionPlace, PartitionPut, ShardChange, Trim},
+    Cleanup, CollectionName, CollectionSettings, KeyIndex, ShardCommand,
+    command::{
+        CollectionPut, CommandError, PartitionDrop, PartitionPlace, PartitionPut, ShardChange, Trim,
+    },
 };
 
 /// The partition of every shard that holds its metadata records.
@@ -47,6 +49,26 @@ impl CollectionEntry {
         };
         let change = Some(ShardChange::CollectionPut(put));
         ShardCommand { id: self.id.into(), version: self.version, change }
+    }
+
+    /// Returns the metadata record that tells the shard of a partition what the row says of it.
+    pub fn partition_command(&self, place: &PartitionPlace) -> ShardCommand {
+        let change = if self.is_dropped {
+            ShardChange::PartitionDrop(PartitionDrop { partition: place.partition })
+        } else {
+            ShardChange::PartitionPut(PartitionPut {
+                partition: place.partition,
+                collection: self.id,
+                number: place.number,
+                key_index: self.settings.key_index == KeyIndex::On,
+                ttl_ms: self.settings.ttl_ms.unwrap_or_default(),
+                compact: self.settings.cleanup == Cleanup::Compact,
+                retention_ms: self.settings.retention.ms.unwrap_or_default(),
+                retention_bytes: self.settings.retention.bytes.unwrap_or_default(),
+            })
+        };
+        // A row's version rises with each change: what a shard hears of a partition is that of its row.
+        ShardCommand { id: place.partition.into(), version: self.version, change: Some(change) }
     }
 }
 

@@ -72,7 +72,7 @@ impl ShardSnapshot {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn value(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        values::read(self.segments.get(leaf.segment.into()), leaf)
+        values::read(self.segments.get(leaf.segment.into()).as_deref(), leaf)
     }
 
     /// Returns a reader of what its keys point at.

@@ -5,7 +5,7 @@
 //! a page the first time it changes it while a root still holds it, and changes it in place after
 //! that. Many changes between two roots therefore cost one copy of each page they touch.
 //!
-//! It is a B+ tree of pages of up to 64 entries, a few KiB each. A page keeps its keys in one buffer
+//! It is a B+ tree of pages of up to 127 entries, a few KiB each. A page keeps its keys in one buffer
 //! with their common prefix cut off, and compares four bytes of each key as a number before it looks
 //! at the rest. Inner pages know how many entries lie below each child, so a range knows its length
 //! before it is read.

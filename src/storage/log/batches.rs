@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use prkdb_types::{
-    Compression, DecompressLimit, Records,
+    BatchError, Compression, DecompressLimit, RecordView, Records,
     batch::{Batch, BatchHeader, HEAD_LEN, HEADER_LEN},
 };
 
@@ -32,29 +32,51 @@ const DECOMPRESS_LIMIT: DecompressLimit = DecompressLimit::new(64 << 20);
 const FIRST_READ_BYTES: usize = 512;
 
 impl Segment {
-    /// Reads the records of the batch at `position`, as far as it takes to have the one that begins at
-    /// `start` among them; returns them and where it begins in what was read.
+    /// Looks at the record that begins at `start` in the batch at `position`. Of the batch no more is read
+    /// than it takes.
     ///
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
-    pub fn read_record(&self, position: u64, start: u32) -> Result<(Records, u32), StorageError> {
-        if let Some(record) = self.read_part(position, start)? {
-            return Ok((record, 0));
-        }
-        let records = self.read_batch(position)?.records(DECOMPRESS_LIMIT);
-        let wrong = |error: prkdb_types::BatchError| {
-            self.corrupt(position, "a batch that can be read", &error.to_string())
+    pub fn with_record<T>(
+        &self,
+        position: u64,
+        start: u32,
+        look: impl FnOnce(&RecordView<'_>) -> T,
+    ) -> Result<T, StorageError> {
+        let wrong = |error: BatchError| {
+            self.corrupt(position, "a batch with the record", &error.to_string())
         };
-        Ok((records.map_err(wrong)?, start))
+        if let Some((header, place, left)) = self.plain(position, start)? {
+            let first = self.look(place, FIRST_READ_BYTES.min(left))?;
+            match Records::first_len(&first) {
+                Some(len) if len <= first.len() => {
+                    return Ok(look(&RecordView::first_of(&header, &first).map_err(wrong)?));
+                }
+                Some(len) if len <= left => {
+                    let records = Records::part_of(&header, self.read(place, len)?);
+                    return Ok(look(&records.get_at(0).map_err(wrong)?));
+                }
+                // Whoever reads the batch whole says what is wrong with it.
+                _ => {}
+            }
+        }
+        let records = self.read_batch(position)?.records(DECOMPRESS_LIMIT).map_err(wrong)?;
+        Ok(look(&records.get_at(start).map_err(wrong)?))
     }
 
-    /// Reads one record of a large batch that is not compressed and was checked; `None` for any other.
-    fn read_part(&self, position: u64, start: u32) -> Result<Option<Records>, StorageError> {
+    /// Returns the header of a large batch that is not compressed and was checked, where in the file what
+    /// begins at `start` lies, and how many bytes of the batch are left there; `None` for any other.
+    fn plain(
+        &self,
+        position: u64,
+        start: u32,
+    ) -> Result<Option<(BatchHeader, u64, usize)>, StorageError> {
         if matches!(self.trust, Trust::ByBatch(_)) {
             return Ok(None);
         }
-        let head = self.read(position, HEADER_LEN)?;
-        let Some(header) = BatchHeader::peek(&head) else { return Ok(None) };
+        let Some(header) = BatchHeader::peek(&self.look(position, HEADER_LEN)?) else {
+            return Ok(None);
+        };
         // The length field of a batch counts what stands behind it.
         let batch_len = usize::try_from(header.length).unwrap_or_default().saturating_add(12);
         let is_plain = matches!(header.compression(), Ok(Compression::None));
@@ -62,16 +84,7 @@ impl Segment {
             return Ok(None);
         }
         let at = HEADER_LEN.saturating_add(usize::try_from(start).unwrap_or(usize::MAX));
-        let left = batch_len.saturating_sub(at);
-        let place = position + at as u64;
-        let first = self.read(place, FIRST_READ_BYTES.min(left))?;
-        let bytes = match Records::first_len(&first) {
-            Some(len) if len <= first.len() => first.slice(..len),
-            Some(len) if len <= left => self.read(place, len)?,
-            // Whoever reads the batch whole says what is wrong with it.
-            _ => return Ok(None),
-        };
-        Ok(Some(Records::part_of(&header, bytes)))
+        Ok(Some((header, position + at as u64, batch_len.saturating_sub(at))))
     }
 
     /// Reads the batch that starts at `position`.

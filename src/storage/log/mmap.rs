@@ -68,22 +68,38 @@ impl GrowingMap {
     /// Returns the bytes at `position`, fewer where less is written; `None` where nothing is. Up to
     /// `written` the writer has said that the file is written, and nothing is ever written again or cut.
     pub(super) fn read(self: &Arc<Self>, written: u64, position: u64, len: usize) -> Option<Bytes> {
+        let (start, len) = self.place(written, position, len)?;
+        Some(Bytes::from_owner(Part { map: Arc::clone(self), start, len }))
+    }
+
+    /// As [`GrowingMap::read`], for as long as the map is borrowed.
+    pub(super) fn look(&self, written: u64, position: u64, len: usize) -> Option<&[u8]> {
+        let (start, len) = self.place(written, position, len)?;
+        Some(self.slice(start, len))
+    }
+
+    /// Returns where in the map the bytes lie that are written.
+    fn place(&self, written: u64, position: u64, len: usize) -> Option<(usize, usize)> {
         let end = usize::try_from(written).ok()?.min(self.0.len());
         let start = usize::try_from(position).ok().filter(|start| *start < end)?;
-        let len = len.min(end - start);
-        Some(Bytes::from_owner(Part { map: Arc::clone(self), start, len }))
+        Some((start, len.min(end - start)))
+    }
+
+    /// Returns the bytes of a place that [`GrowingMap::place`] gave.
+    fn slice(&self, start: usize, len: usize) -> &[u8] {
+        // SAFETY: `start + len` lies within the map, as `place` has seen to.
+        let first = unsafe { self.0.as_ptr().add(start) };
+        // SAFETY: the bytes lie within the map and below what was written when the place was given. No writer
+        // of ours changes or cuts that any more, so the slice is of memory that nobody changes, for as long
+        // as the map is there. That the bytes are those that were written follows from `Release` and
+        // `Acquire` of what the segment's writer says, and from the kernel: its page cache is what is mapped.
+        unsafe { std::slice::from_raw_parts(first, len) }
     }
 }
 
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `start + len` lies within the map, as `GrowingMap::read` has seen to.
-        let first = unsafe { self.map.0.as_ptr().add(self.start) };
-        // SAFETY: the bytes lie within the map and below what was written when the part was made. No writer
-        // of ours changes or cuts that any more, so the slice is of memory that nobody changes, for as long
-        // as the part holds the map. That the bytes are those that were written follows from `Release` and
-        // `Acquire` of what the segment's writer says, and from the kernel: its page cache is what is mapped.
-        unsafe { std::slice::from_raw_parts(first, self.len) }
+        self.map.slice(self.start, self.len)
     }
 }
 
@@ -129,6 +145,8 @@ mod tests {
         file.write_all(&[1; 5000]).unwrap();
         let first = map.read(5000, 4990, 100).unwrap();
         assert_eq!(first.as_ref(), [1; 10]);
+        assert_eq!(map.look(5000, 4990, 100), Some([1; 10].as_slice()));
+        assert_eq!(map.look(5000, 5000, 1), None);
         assert!(map.read(5000, 5000, 1).is_none());
         file.write_all(&[2; 4000]).unwrap();
         assert_eq!(map.read(9000, 5000, usize::MAX).unwrap().as_ref(), [2; 4000]);

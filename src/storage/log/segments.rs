@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -107,7 +108,8 @@ impl Segment {
             let end = start.saturating_add(len).min(map.len());
             return Ok(map.slice(start..end));
         }
-        if let Some(bytes) = self.read_growing(position, len) {
+        let growing = self.growing(position);
+        if let Some(bytes) = growing.and_then(|(map, written)| map.read(written, position, len)) {
             return Ok(bytes);
         }
         let failed = |source| StorageError::io("read segment", &self.path)(source);
@@ -122,6 +124,25 @@ impl Segment {
         let read = self.file.read_at(position, &mut buffer).map_err(failed)?;
         buffer.truncate(read);
         Ok(buffer.freeze())
+    }
+
+    /// Returns the bytes at `position`, as [`Segment::read`] does; where they are mapped nothing is copied,
+    /// allocated or counted.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn look(&self, position: u64, len: usize) -> Result<Looked<'_>, StorageError> {
+        if let Some(map) = self.mapped() {
+            let start = usize::try_from(position).unwrap_or(usize::MAX).min(map.len());
+            let end = start.saturating_add(len).min(map.len());
+            return Ok(Looked::Mapped(map.get(start..end).unwrap_or_default()));
+        }
+        if let Some(bytes) =
+            self.growing(position).and_then(|(map, written)| map.look(written, position, len))
+        {
+            return Ok(Looked::Mapped(bytes));
+        }
+        self.read(position, len).map(Looked::Read)
     }
 
     /// Returns whether nothing will be written to it any more.
@@ -149,8 +170,9 @@ impl Segment {
         self.written.store(end, Ordering::Release);
     }
 
-    /// Returns bytes of what is written so far; `None` where the writer has said nothing of them.
-    fn read_growing(&self, position: u64, len: usize) -> Option<Bytes> {
+    /// Returns the map of what is written so far, and how much that is; `None` where the writer has not
+    /// said so of the byte at `position`.
+    fn growing(&self, position: u64) -> Option<(&Arc<GrowingMap>, u64)> {
         let written = self.written.load(Ordering::Acquire);
         if position >= written {
             return None;
@@ -159,7 +181,7 @@ impl Segment {
             // Without a map it is read by pread.
             self.file.map_source().and_then(|file| GrowingMap::of(file).ok())
         });
-        map.as_ref()?.read(written, position, len)
+        map.as_ref().map(|map| (map, written))
     }
 
     /// Reads the entry that starts at `position`.
@@ -220,6 +242,24 @@ impl Segment {
     }
 }
 
+/// Bytes of a segment.
+#[derive(Debug)]
+pub(super) enum Looked<'a> {
+    Mapped(&'a [u8]),
+    Read(Bytes),
+}
+
+impl Deref for Looked<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
 /// The segments as they were at one moment. A clone counts a reference.
 #[derive(Clone, Debug, Default)]
 pub(in crate::storage) struct PinnedSegments(Arc<Known>);
@@ -250,6 +290,15 @@ impl Segments {
     /// Returns the segment of that number.
     pub fn get(&self, number: u64) -> Option<Arc<Segment>> {
         self.known.load().by_number.get(&number).cloned()
+    }
+
+    /// Looks at the segment of that number, without counting a reference.
+    pub(in crate::storage) fn with<T>(
+        &self,
+        number: u64,
+        look: impl FnOnce(Option<&Segment>) -> T,
+    ) -> T {
+        look(self.known.load().by_number.get(&number).map(Arc::as_ref))
     }
 
     /// Adds a segment behind all others; only the writer does.

@@ -126,7 +126,7 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn leaf_value(&self, leaf: Leaf) -> Result<Found, StorageError> {
-        values::read(self.segments.get(leaf.segment.into()), leaf)
+        self.segments.with(leaf.segment.into(), |segment| values::read(segment, leaf))
     }
 
     /// Reads the record at a leaf, with its headers.
@@ -134,7 +134,7 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`] and [`StorageError::Corrupt`].
     pub fn record(&self, leaf: Leaf) -> Result<(Found, Vec<(String, Bytes)>), StorageError> {
-        values::read_with_headers(self.segments.get(leaf.segment.into()), leaf)
+        self.segments.with(leaf.segment.into(), |segment| values::read_with_headers(segment, leaf))
     }
 
     /// Returns the index of the last entry applied; 0 if there is none.

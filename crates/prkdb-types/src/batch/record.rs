@@ -25,10 +25,16 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Records {
     payload: Bytes,
-    base_offset: u64,
-    base_timestamp: i64,
-    last_offset_delta: i32,
+    base: Base,
     count: u32,
+}
+
+/// What the fields of a record count from.
+#[derive(Clone, Copy, Debug)]
+struct Base {
+    offset: u64,
+    timestamp: i64,
+    last_offset_delta: i32,
 }
 
 /// One record.
@@ -44,18 +50,23 @@ pub struct RecordView<'a> {
     pub value: Option<&'a [u8]>,
     header_count: usize,
     headers: &'a [u8],
-    payload: &'a Bytes,
+    /// Where it lies; `None` where that is not known to be kept alive by counting a reference.
+    payload: Option<&'a Bytes>,
+}
+
+impl Base {
+    fn of(header: &BatchHeader) -> Self {
+        Self {
+            offset: u64::try_from(header.base_offset).unwrap_or_default(),
+            timestamp: header.base_timestamp,
+            last_offset_delta: header.last_offset_delta,
+        }
+    }
 }
 
 impl Records {
     pub(super) fn new(header: &BatchHeader, payload: Bytes) -> Self {
-        Self {
-            payload,
-            base_offset: u64::try_from(header.base_offset).unwrap_or_default(),
-            base_timestamp: header.base_timestamp,
-            last_offset_delta: header.last_offset_delta,
-            count: header.record_count(),
-        }
+        Self { payload, base: Base::of(header), count: header.record_count() }
     }
 
     /// Returns the records of a batch that is not compressed, of which only a part is at hand: what `bytes`
@@ -108,7 +119,7 @@ impl Records {
                 .and_then(|length| rest.take(length))
                 .map_err(|problem| BatchError::Record { index, problem })?;
         }
-        self.decode(&mut rest)
+        decode(self.base, Some(&self.payload), &mut rest)
             .map(|(record, _)| Some(record))
             .map_err(|problem| BatchError::Record { index: ordinal, problem })
     }
@@ -120,46 +131,50 @@ impl Records {
     pub fn get_at(&self, start: u32) -> Result<RecordView<'_>, BatchError> {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         let mut rest = Cursor(self.payload.get(start..).unwrap_or_default());
-        self.decode(&mut rest)
+        decode(self.base, Some(&self.payload), &mut rest)
             .map(|(record, _)| record)
             .map_err(|problem| BatchError::Record { index: 0, problem })
     }
+}
 
-    /// Reads the next record, and gives its offset delta as well.
-    fn decode<'a>(&'a self, rest: &mut Cursor<'a>) -> Result<(RecordView<'a>, i32), RecordProblem> {
-        let length = rest.length()?;
-        let mut fields = Cursor(rest.take(length)?);
-        let _attributes = fields.byte()?;
-        let timestamp_delta = fields.varlong()?;
-        let offset_delta = fields.varint()?;
-        let wrong_offset = RecordProblem::OffsetDelta(offset_delta);
-        if offset_delta > self.last_offset_delta {
-            return Err(wrong_offset);
-        }
-        let delta = u64::try_from(offset_delta).map_err(|_| wrong_offset)?;
-        let key = fields.nullable()?;
-        let value = fields.nullable()?;
-        let header_count = fields.length()?;
-        let headers = fields.0;
-        for _ in 0..header_count {
-            decode_header(&mut fields)?;
-        }
-        if !fields.0.is_empty() {
-            return Err(RecordProblem::TrailingBytes(fields.0.len()));
-        }
-        let record = RecordView {
-            // The header's check keeps the last offset below 2^63.
-            offset: self.base_offset.saturating_add(delta),
-            // Times are added as they were subtracted: modulo 2^64, so that any pair round-trips.
-            timestamp_ms: self.base_timestamp.wrapping_add(timestamp_delta),
-            key,
-            value,
-            header_count,
-            headers,
-            payload: &self.payload,
-        };
-        Ok((record, offset_delta))
+/// Reads the next record, and gives its offset delta as well.
+fn decode<'a>(
+    base: Base,
+    payload: Option<&'a Bytes>,
+    rest: &mut Cursor<'a>,
+) -> Result<(RecordView<'a>, i32), RecordProblem> {
+    let length = rest.length()?;
+    let mut fields = Cursor(rest.take(length)?);
+    let _attributes = fields.byte()?;
+    let timestamp_delta = fields.varlong()?;
+    let offset_delta = fields.varint()?;
+    let wrong_offset = RecordProblem::OffsetDelta(offset_delta);
+    if offset_delta > base.last_offset_delta {
+        return Err(wrong_offset);
     }
+    let delta = u64::try_from(offset_delta).map_err(|_| wrong_offset)?;
+    let key = fields.nullable()?;
+    let value = fields.nullable()?;
+    let header_count = fields.length()?;
+    let headers = fields.0;
+    for _ in 0..header_count {
+        decode_header(&mut fields)?;
+    }
+    if !fields.0.is_empty() {
+        return Err(RecordProblem::TrailingBytes(fields.0.len()));
+    }
+    let record = RecordView {
+        // The header's check keeps the last offset below 2^63.
+        offset: base.offset.saturating_add(delta),
+        // Times are added as they were subtracted: modulo 2^64, so that any pair round-trips.
+        timestamp_ms: base.timestamp.wrapping_add(timestamp_delta),
+        key,
+        value,
+        header_count,
+        headers,
+        payload,
+    };
+    Ok((record, offset_delta))
 }
 
 impl<'a> IntoIterator for &'a Records {
@@ -229,8 +244,8 @@ impl Walk {
             }
             return Ok(None);
         }
-        let (record, offset_delta) =
-            records.decode(&mut rest).map_err(|problem| BatchError::Record { index, problem })?;
+        let (record, offset_delta) = decode(records.base, Some(&records.payload), &mut rest)
+            .map_err(|problem| BatchError::Record { index, problem })?;
         if offset_delta < self.offset_delta_min {
             let problem = RecordProblem::OffsetDelta(offset_delta);
             return Err(BatchError::Record { index, problem });
@@ -243,6 +258,17 @@ impl Walk {
 }
 
 impl<'a> RecordView<'a> {
+    /// Reads the record that `bytes` begin with, of a batch that is not compressed and that this is the
+    /// header of. What is asked of it as [`Bytes`] is a copy.
+    ///
+    /// # Errors
+    /// [`BatchError::Record`] if there is none.
+    pub fn first_of(header: &BatchHeader, bytes: &'a [u8]) -> Result<Self, BatchError> {
+        decode(Base::of(header), None, &mut Cursor(bytes))
+            .map(|(record, _)| record)
+            .map_err(|problem| BatchError::Record { index: 0, problem })
+    }
+
     /// Returns the headers in order: name and value, `None` for a header without one.
     pub fn headers(&self) -> HeaderIter<'a> {
         HeaderIter::new(self.headers, self.header_count)
@@ -255,17 +281,29 @@ impl<'a> RecordView<'a> {
 
     /// Returns the headers as they stand in the buffer, which they keep alive.
     pub(super) fn header_bytes(&self) -> Bytes {
-        if self.header_count == 0 { Bytes::new() } else { self.payload.slice_ref(self.headers) }
+        if self.header_count == 0 { Bytes::new() } else { self.own(self.headers) }
     }
 
     /// Returns the key as a slice of the batch's buffer, which it keeps alive.
     pub fn key_bytes(&self) -> Option<Bytes> {
-        self.key.map(|key| self.payload.slice_ref(key))
+        self.key.map(|key| self.own(key))
     }
 
     /// Returns the value as a slice of the batch's buffer, which it keeps alive.
     pub fn value_bytes(&self) -> Option<Bytes> {
-        self.value.map(|value| self.payload.slice_ref(value))
+        self.value.map(|value| self.own(value))
+    }
+
+    /// Returns the value as a slice of the batch's buffer if it is at least half of that, and a copy
+    /// otherwise: a small value must not keep a large buffer.
+    pub fn value_bytes_alone(&self) -> Option<Bytes> {
+        let value = self.value?;
+        let own = self.payload.filter(|payload| value.len() * 2 >= payload.len());
+        Some(own.map_or_else(|| Bytes::copy_from_slice(value), |payload| payload.slice_ref(value)))
+    }
+
+    fn own(&self, part: &'a [u8]) -> Bytes {
+        self.payload.map_or_else(|| Bytes::copy_from_slice(part), |payload| payload.slice_ref(part))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading a range from both ends.
 //!
 //! The iterator keeps the leaf page it is in and finds the next one by its rank from the root: one
-//! descent for up to 64 entries, and no stack to keep right in two directions.
+//! descent for up to 127 entries, and no stack to keep right in two directions.
 
 use std::{iter::FusedIterator, sync::Arc};
 

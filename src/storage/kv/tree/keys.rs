@@ -7,8 +7,11 @@
 //! | `ends` | and where it ends |
 //!
 //! A short head is filled up with zeros. Two heads that differ order their keys; only keys with equal
-//! heads are compared in full. All heads of a page are compared, one after the other: they lie in four
+//! heads are compared in full. All heads of a page are compared, one after the other: they lie in eight
 //! cache lines that are fetched at once, where each step of a binary search would wait for the one before.
+//!
+//! Heads and ends are part of the page, not vectors of their own: whoever comes from the page above has
+//! one address to wait for, not two. They take the room of a full page in one that is not.
 
 #![expect(
     clippy::indexing_slicing,
@@ -17,24 +20,34 @@
 
 use std::{cmp::Ordering, ops::Range};
 
+/// Keys of a page: at most this many, so that how many are compared is known to the compiler.
+pub(super) const KEYS_MAX: usize = 128;
+
 /// Vectors of a page grow by this many elements at a time, not by doubling: a page has few entries,
 /// and room that is never used would be a third of the index.
-const GROWTH: usize = 8;
+const GROWTH: usize = 16;
 
 /// The buffer of keys grows by this many bytes at a time.
-const BYTES_GROWTH: usize = 64;
+const BYTES_GROWTH: usize = 256;
 
-#[derive(Debug, Default)]
+/// In this order: what is looked at first lies together.
+#[derive(Debug)]
+#[repr(C)]
 pub(super) struct Keys {
+    len: usize,
     prefix_len: usize,
     bytes: Vec<u8>,
-    heads: Vec<u32>,
-    ends: Vec<u32>,
+    /// Behind the last one are heads that are not less than any.
+    heads: [Head; KEYS_MAX],
+    ends: [u32; KEYS_MAX],
 }
+
+/// The first bytes of a key, in their order. Signed, since processors compare many of those at once.
+type Head = i32;
 
 impl Keys {
     pub(super) fn len(&self) -> usize {
-        self.heads.len()
+        self.len
     }
 
     /// Returns how many bytes the keys take, the common prefix once.
@@ -44,7 +57,7 @@ impl Keys {
 
     /// Returns how many bytes the keys hold on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + size_of::<u32>() * (self.heads.capacity() + self.ends.capacity())
+        self.bytes.capacity()
     }
 
     /// Finds a key: `Ok` with its index, or `Err` with the index it would have.
@@ -55,17 +68,33 @@ impl Keys {
             // All keys begin with the prefix, so they lie on one side of this one.
             _ => return Err(if key < prefix { 0 } else { self.len() }),
         };
+        self.search_suffix(suffix)
+    }
+
+    /// Returns the index of a key, if it is there.
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
+        let (start, suffix) = key.split_at_checked(self.prefix_len)?;
+        // Whether it begins with the prefix is asked last: nothing waits for the answer then.
+        let index = self.search_suffix(suffix).ok()?;
+        are_equal(start, self.prefix()).then_some(index)
+    }
+
+    fn search_suffix(&self, suffix: &[u8]) -> Result<usize, usize> {
         let head = head_of(suffix);
-        let before: u32 = self.heads.iter().map(|known| u32::from(*known < head)).sum();
+        // A sum that checks for overflow would be one comparison at a time.
+        let before = self.heads.iter().fold(0_u32, |count, known| {
+            let is_before = u32::from(*known < head);
+            count.wrapping_add(is_before)
+        });
         let first = widened(before);
         // Nearly always the first key with this head is the only one.
-        if self.heads.get(first) != Some(&head) {
+        if self.known_heads().get(first) != Some(&head) {
             return Err(first);
         }
         if are_equal(self.suffix(first), suffix) {
             return Ok(first);
         }
-        let same = self.heads[first..].partition_point(|known| *known == head);
+        let same = self.known_heads()[first..].partition_point(|known| *known == head);
         let mut range = first..first + same;
         while !range.is_empty() {
             let middle = range.start + range.len() / 2;
@@ -98,7 +127,7 @@ impl Keys {
         }
         let common = common_len(self.prefix(), key);
         if common < self.prefix_len {
-            *self = self.rebuilt(common, self.len() + 1);
+            *self = self.rebuilt(common);
         }
         let suffix = &key[common..];
         let at = self.start(index);
@@ -107,14 +136,15 @@ impl Keys {
         self.bytes.resize(old_len + suffix.len(), 0);
         self.bytes.copy_within(at..old_len, at + suffix.len());
         self.bytes[at..at + suffix.len()].copy_from_slice(suffix);
-        let added = position(suffix.len());
-        for end in &mut self.ends[index..] {
-            *end += added;
+        let (added, len) = (position(suffix.len()), self.len);
+        self.heads.copy_within(index..len, index + 1);
+        self.heads[index] = head_of(suffix);
+        self.ends.copy_within(index..len, index + 1);
+        self.ends[index] = position(at);
+        self.len += 1;
+        for end in &mut self.ends[index..=len] {
+            *end = end.wrapping_add(added);
         }
-        grow_by_one(&mut self.heads);
-        self.heads.insert(index, head_of(suffix));
-        grow_by_one(&mut self.ends);
-        self.ends.insert(index, position(at) + added);
     }
 
     /// Returns sorted keys.
@@ -124,12 +154,11 @@ impl Keys {
         let prefix_len = common_len(first.as_ref(), last.as_ref());
         keys.set_prefix(&first.as_ref()[..prefix_len]);
         let bytes: usize = sorted.iter().map(|key| key.as_ref().len() - prefix_len).sum();
-        keys.reserve(sorted.len(), bytes);
+        grow(&mut keys.bytes, bytes, BYTES_GROWTH);
         for key in sorted {
             let suffix = &key.as_ref()[prefix_len..];
             keys.bytes.extend_from_slice(suffix);
-            keys.heads.push(head_of(suffix));
-            keys.ends.push(position(keys.bytes.len()));
+            keys.push_end(head_of(suffix));
         }
         keys
     }
@@ -139,10 +168,13 @@ impl Keys {
         let range = self.range(index);
         let removed = position(range.len());
         self.bytes.drain(range);
-        self.heads.remove(index);
-        self.ends.remove(index);
-        for end in &mut self.ends[index..] {
-            *end -= removed;
+        let last = self.len - 1;
+        self.heads.copy_within(index + 1..self.len, index);
+        self.heads[last] = Head::MAX;
+        self.ends.copy_within(index + 1..self.len, index);
+        self.len = last;
+        for end in &mut self.ends[index..last] {
+            *end = end.wrapping_sub(removed);
         }
     }
 
@@ -155,7 +187,7 @@ impl Keys {
         let in_common = common_len(self.suffix(range.start), self.suffix(range.end - 1));
         keys.set_prefix(&self.key(range.start)[..self.prefix_len + in_common]);
         let bytes = self.range(range.end - 1).end - self.start(range.start);
-        keys.reserve(range.len(), bytes - in_common * range.len());
+        grow(&mut keys.bytes, bytes - in_common * range.len(), BYTES_GROWTH);
         keys.extend_from(self, range);
         keys
     }
@@ -169,7 +201,7 @@ impl Keys {
         let (first, last) = (left.key(0), right.key(last));
         let mut keys = Self::default();
         keys.set_prefix(&first[..common_len(&first, &last)]);
-        keys.reserve(left.len() + right.len(), Self::concat_byte_len(left, right));
+        grow(&mut keys.bytes, Self::concat_byte_len(left, right), BYTES_GROWTH);
         keys.extend_from(left, 0..left.len());
         keys.extend_from(right, 0..right.len());
         keys
@@ -194,7 +226,7 @@ impl Keys {
     /// There must be two keys.
     pub(super) fn byte_middle(&self) -> usize {
         let half = position(self.prefix_len + (self.bytes.len() - self.prefix_len) / 2);
-        self.ends.partition_point(|end| *end <= half).clamp(1, self.len() - 1)
+        self.ends[..self.len].partition_point(|end| *end <= half).clamp(1, self.len() - 1)
     }
 
     fn prefix(&self) -> &[u8] {
@@ -216,12 +248,16 @@ impl Keys {
         }
     }
 
-    /// Returns the same keys with a prefix of `prefix_len`, which is shorter, and room for `count`.
-    fn rebuilt(&self, prefix_len: usize, count: usize) -> Self {
+    fn known_heads(&self) -> &[Head] {
+        &self.heads[..self.len]
+    }
+
+    /// Returns the same keys with a prefix of `prefix_len`, which is shorter.
+    fn rebuilt(&self, prefix_len: usize) -> Self {
         let mut keys = Self::default();
         keys.set_prefix(&self.prefix()[..prefix_len]);
         let longer = (self.prefix_len - prefix_len) * self.len();
-        keys.reserve(count, self.bytes.len() - self.prefix_len + longer);
+        grow(&mut keys.bytes, self.bytes.len() - self.prefix_len + longer, BYTES_GROWTH);
         keys.extend_from(self, 0..self.len());
         keys
     }
@@ -231,10 +267,11 @@ impl Keys {
         self.bytes.extend_from_slice(prefix);
     }
 
-    fn reserve(&mut self, count: usize, bytes: usize) {
-        grow(&mut self.bytes, bytes, BYTES_GROWTH);
-        grow(&mut self.heads, count, GROWTH);
-        grow(&mut self.ends, count, GROWTH);
+    /// Adds a key whose bytes were just appended.
+    fn push_end(&mut self, head: Head) {
+        self.heads[self.len] = head;
+        self.ends[self.len] = position(self.bytes.len());
+        self.len += 1;
     }
 
     /// Appends keys of another page, all greater than those here, that begin with the prefix.
@@ -248,8 +285,19 @@ impl Keys {
                 self.bytes.extend_from_slice(&other.prefix()[self.prefix_len..]);
                 self.bytes.extend_from_slice(suffix);
             }
-            self.heads.push(head_of(&self.bytes[start..]));
-            self.ends.push(position(self.bytes.len()));
+            self.push_end(head_of(&self.bytes[start..]));
+        }
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            prefix_len: 0,
+            bytes: Vec::new(),
+            heads: [Head::MAX; KEYS_MAX],
+            ends: [0; KEYS_MAX],
         }
     }
 }
@@ -258,10 +306,11 @@ impl Clone for Keys {
     /// Copies with room for growth: a page is copied because it is about to change.
     fn clone(&self) -> Self {
         Self {
+            len: self.len,
             prefix_len: self.prefix_len,
             bytes: clone_with_room(&self.bytes, BYTES_GROWTH),
-            heads: clone_with_room(&self.heads, GROWTH),
-            ends: clone_with_room(&self.ends, GROWTH),
+            heads: self.heads,
+            ends: self.ends,
         }
     }
 }
@@ -296,30 +345,40 @@ pub(super) fn common_len(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
-/// Compares short strings without a call.
+/// Compares strings without a call for each: short ones by their first and their last bytes, which overlap,
+/// so that lengths that differ from page to page are no branch that differs.
 fn are_equal(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    let (one, one_rest) = one.as_chunks::<8>();
-    let (other, other_rest) = other.as_chunks::<8>();
-    let words = one.iter().zip(other);
-    let rest = one_rest.iter().zip(other_rest);
-    words.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))) == 0
-        && rest.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    if let Some(differ) = differ_at_ends::<8>(one, other) {
+        return !differ && (one.len() <= 16 || one == other);
+    }
+    if let Some(differ) = differ_at_ends::<4>(one, other) {
+        return !differ;
+    }
+    one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-fn head_of(suffix: &[u8]) -> u32 {
-    if let Some(head) = suffix.first_chunk::<4>() {
-        return u32::from_be_bytes(*head);
-    }
+/// Returns whether the first or the last `N` bytes differ; `None` for shorter strings.
+fn differ_at_ends<const N: usize>(one: &[u8], other: &[u8]) -> Option<bool> {
+    let first = one.first_chunk::<N>()? == other.first_chunk()?;
+    let last = one.last_chunk::<N>()? == other.last_chunk()?;
+    Some(!(first & last))
+}
+
+fn head_of(suffix: &[u8]) -> Head {
     let mut head = [0; 4];
-    head[..suffix.len()].copy_from_slice(suffix);
-    u32::from_be_bytes(head)
+    match suffix.first_chunk() {
+        Some(first) => head = *first,
+        None => head[..suffix.len()].copy_from_slice(suffix),
+    }
+    // With the first bit turned over signed numbers lie in the order of unsigned ones.
+    (u32::from_be_bytes(head) ^ 1 << 31).cast_signed()
 }
 
 fn position(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a page holds at most 65 keys of at most 64 KiB")
+    u32::try_from(bytes).expect("a page holds at most 128 keys of at most 64 KiB")
 }
 
 fn widened(position: u32) -> usize {

@@ -14,15 +14,15 @@ use std::sync::Arc;
 
 use super::{
     Leaf,
-    keys::{Keys, clone_entries, common_len, grow_by_one},
+    keys::{KEYS_MAX, Keys, clone_entries, common_len, grow_by_one},
     leaves::Leaves,
 };
 
-/// Entries of a leaf page: about 3 KiB with keys of 16 bytes.
-pub(super) const LEAF_MAX: usize = 64;
+/// Entries of a leaf page: about 6 KiB with keys of 16 bytes. It holds one more before it is split.
+pub(super) const LEAF_MAX: usize = KEYS_MAX - 1;
 
-/// Children of an inner page. Copying one counts a reference on each child, so fewer than entries.
-pub(super) const INNER_MAX: usize = 32;
+/// Children of an inner page, which has one separator less. It holds one more before it is split.
+pub(super) const INNER_MAX: usize = KEYS_MAX;
 
 /// Bytes of keys in a page, above which it is split if it has keys enough: long keys must not make
 /// pages that are dear to copy.
@@ -38,19 +38,23 @@ pub(super) enum Page {
     Inner(Arc<InnerPage>),
 }
 
+/// In this order: what is looked at first lies together.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct LeafPage {
-    keys: Keys,
     leaves: Leaves,
+    keys: Keys,
 }
 
+/// In this order: what is looked at first lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct InnerPage {
-    /// One less than the children: child `i + 1` has the keys from separator `i` on.
-    separators: Keys,
     children: Vec<Page>,
     /// How many entries lie below each child.
     counts: Vec<usize>,
+    /// One less than the children: child `i + 1` has the keys from separator `i` on.
+    separators: Keys,
 }
 
 /// The upper part of a page that had become too big.
@@ -118,7 +122,7 @@ impl Page {
             match page {
                 Self::Inner(inner) => page = &inner.children[inner.child_of(key)],
                 Self::Leaf(leaf) => {
-                    return leaf.keys.search(key).ok().map(|index| leaf.leaves.get(index));
+                    return leaf.keys.find(key).map(|index| leaf.leaves.get(index));
                 }
             }
         }

@@ -1,15 +1,11 @@
 //! Cleans a shard's log: on a thread of its own, at a pace that leaves the disk to the writers.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
-use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use crate::{
-    driver::Checkpointer,
-    node::{NodeError, fatal::Fatal, metrics::Metrics, raft::Group},
-    storage::{CleanJob, CleanStep, Shard, clock::Clock},
-};
+use super::{Checkpointer, Observer};
+use crate::storage::{CleanJob, CleanStep, Shard, clock::Clock, log::entry::LogId};
 
 /// So often it is looked for what could be cleaned.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -26,24 +22,31 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// faster than it is cleaned would fill the disk.
 const NEEDLESS_BYTES_MAX: u64 = 512 << 20;
 
+/// Moves the mark below which the log is history. Whoever orders the entries does that.
+pub(crate) trait Purge: Send + Sync + fmt::Debug {
+    /// Returns once the mark is on the disk.
+    ///
+    /// # Errors
+    /// Why it was not moved: it is tried again.
+    fn purge(&self, up_to: LogId) -> Result<(), String>;
+}
+
 /// What cleans one shard.
 #[derive(Debug)]
-pub(in crate::node) struct Cleaner {
+pub(crate) struct Cleaner {
     stop: std::sync::mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
 
 /// What it works with.
 #[derive(Debug)]
-pub(in crate::node) struct CleanerParts {
-    pub(in crate::node) number: u32,
-    pub(in crate::node) shard: Arc<Shard>,
-    pub(in crate::node) group: Arc<Group>,
-    pub(in crate::node) checkpointer: Checkpointer,
-    pub(in crate::node) clock: Arc<dyn Clock>,
-    pub(in crate::node) metrics: Arc<Metrics>,
-    pub(in crate::node) fatal: Fatal,
-    pub(in crate::node) consensus: Handle,
+pub(crate) struct CleanerParts {
+    pub(crate) number: u32,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) purge: Box<dyn Purge>,
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// It is to stop.
@@ -54,7 +57,7 @@ impl Cleaner {
     ///
     /// # Errors
     /// That the system gives none.
-    pub(in crate::node) fn start(parts: CleanerParts) -> std::io::Result<Self> {
+    pub(crate) fn start(parts: CleanerParts) -> std::io::Result<Self> {
         let (stop, stopped) = std::sync::mpsc::channel();
         let name = format!("clean-{}", parts.number);
         let thread = thread::Builder::new().name(name).spawn(move || {
@@ -76,7 +79,7 @@ impl Cleaner {
     }
 
     /// Ends the thread; a cleaning under way is finished first, without pauses.
-    pub(in crate::node) fn stop(self) {
+    pub(crate) fn stop(self) {
         let Self { stop, thread } = self;
         drop(stop);
         // A panic of it has ended the process already.
@@ -90,15 +93,13 @@ impl CleanerParts {
         self.checkpointer.wake();
         match self.shard.next_cleaning() {
             None => Ok(LOOK_EVERY),
-            Some(CleanStep::Purge(up_to)) => {
-                match self.consensus.block_on(self.group.purge(up_to)) {
-                    Ok(()) => Ok(Duration::ZERO),
-                    Err(error) => {
-                        debug!(shard = self.number, %error, "the log is purged later");
-                        Ok(LOOK_EVERY)
-                    }
+            Some(CleanStep::Purge(up_to)) => match self.purge.purge(up_to) {
+                Ok(()) => Ok(Duration::ZERO),
+                Err(reason) => {
+                    debug!(shard = self.number, reason, "the log is purged later");
+                    Ok(LOOK_EVERY)
                 }
-            }
+            },
             Some(CleanStep::Clean(job)) => self.clean(job, stop),
         }
     }
@@ -130,12 +131,12 @@ impl CleanerParts {
             }
         };
         let (read, written) = (done.read_bytes, done.written_bytes);
-        if let Err(source) = self.shard.cleaned(job, done, &mut || {}) {
-            self.fatal.raise(NodeError::Shard { shard: self.number, source });
+        if let Err(error) = self.shard.cleaned(job, done, &mut || {}) {
+            self.observer.failed(error);
             return Err(Stopped);
         }
         let took = self.clock.monotonic().saturating_sub(started);
-        self.metrics.cleaned(read, written, took);
+        self.observer.cleaned(read, written, took);
         debug!(shard = self.number, read, written, ms = took.as_millis(), "cleaned");
         if is_stopped { Err(Stopped) } else { Ok(Duration::ZERO) }
     }

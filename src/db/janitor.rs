@@ -1,0 +1,152 @@
+//! The thread that writes what nobody asks for: tombstones for keys whose time is over, and where partitions
+//! begin that hold more than their retention. As in a node these are decisions, and stand in the log.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use prkdb_types::{
+    ShardCommand,
+    command::{ShardChange, Trim},
+    headers::Operation,
+};
+use tracing::debug;
+
+use super::{DbError, engine::Engine};
+use crate::storage::{TrimPoint, sequencer::WriteRequest};
+
+/// So often it is looked for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Keys, and bytes of keys, that get their tombstones in one batch.
+const KEYS_AT_ONCE: usize = 1000;
+const BYTES_AT_ONCE: usize = 256 << 10;
+/// Keys that are looked at in one go.
+const LOOKS_AT_ONCE: usize = 20_000;
+/// Between two batches others get their turn: at most 50,000 keys a second.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The thread.
+pub(super) struct Janitor {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Janitor {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// That the system gives no thread.
+    pub(super) fn start(engine: Arc<Engine>) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let work = Work { engine, stopped };
+        let thread =
+            thread::Builder::new().name("janitor-0".to_owned()).spawn(move || work.run())?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it, after the write that is under way.
+    pub(super) fn stop(self) {
+        let Self { stop, thread } = self;
+        drop(stop);
+        // A panic of it harmed nothing but itself: what it writes is right by itself.
+        let _ended = thread.join();
+    }
+}
+
+struct Work {
+    engine: Arc<Engine>,
+    stopped: Receiver<()>,
+}
+
+impl Work {
+    fn run(&self) {
+        while !self.is_stopped_within(LOOK_EVERY) {
+            // Whatever is refused is tried at the next look.
+            if let Err(error) = self.sweep().and_then(|()| self.retain()) {
+                debug!(%error, "expiry and retention go on later");
+            }
+        }
+    }
+
+    fn is_stopped_within(&self, limit: Duration) -> bool {
+        self.stopped.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.engine.clock.wall_ms().max(self.engine.shard.log_time_ms())
+    }
+
+    /// Appends tombstones for all keys that are expired.
+    fn sweep(&self) -> Result<(), DbError> {
+        let shard = &self.engine.shard;
+        loop {
+            let now_ms = self.now_ms();
+            if shard.next_expiry_ms().is_none_or(|next_ms| next_ms > now_ms) {
+                return Ok(());
+            }
+            let Some(expired) = shard.expired(now_ms, KEYS_AT_ONCE, BYTES_AT_ONCE) else {
+                return Ok(());
+            };
+            let (partition, collection, keys) =
+                (expired.partition, expired.collection, expired.keys);
+            let reason = Operation::Expired;
+            let count = keys.len();
+            let done = self.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
+            debug!(count, "keys expired");
+            if !done || self.is_stopped_within(PAUSE) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets partitions begin later that hold more than they should.
+    fn retain(&self) -> Result<(), DbError> {
+        for overdue in self.engine.shard.overdue(self.now_ms()) {
+            self.trim((overdue.partition, overdue.collection), overdue.point)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a partition begin later. The keys go first whose latest record goes.
+    fn trim(&self, place: (u32, u32), point: TrimPoint) -> Result<(), DbError> {
+        let TrimPoint { log_start, bytes } = point;
+        let (partition, collection) = place;
+        let mut behind: Option<Vec<u8>> = None;
+        loop {
+            let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
+            let shard = &self.engine.shard;
+            let (found, last) = shard.keys_before(place, log_start, behind.as_deref(), at_once);
+            if !found.keys.is_empty() {
+                let (keys, reason) = (found.keys, Operation::Trimmed);
+                self.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
+            }
+            let Some(last) = last else { break };
+            if self.is_stopped_within(Duration::ZERO) {
+                return Ok(());
+            }
+            behind = Some(last);
+        }
+        let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
+        let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
+        let timestamp_ms = self.engine.clock.wall_ms();
+        self.write(WriteRequest::Control { commands, timestamp_ms })?;
+        debug!(partition, log_start, "trimmed");
+        Ok(())
+    }
+
+    /// Writes; returns whether anything was appended.
+    fn write(&self, request: WriteRequest) -> Result<bool, DbError> {
+        let (replier, reply) = super::Reply::waiting();
+        self.engine.submit(
+            request,
+            Box::new(move |done| replier.answer(done.map(|done| done.frame.is_some()))),
+        );
+        reply.wait()
+    }
+}
