@@ -140,7 +140,7 @@ mod tests {
             (0..200_000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
         let tree = built(keys.iter());
         let (depth, bytes) = tree.root().page.check(None, None);
-        assert_eq!((depth, bytes, tree.len()), (4, tree.bytes(), 200_000));
+        assert_eq!((depth, bytes, tree.len()), (3, tree.bytes(), 200_000));
         let long: Vec<Vec<u8>> =
             (0..500_u32).map(|number| [&number.to_be_bytes()[..], &[7; 4000]].concat()).collect();
         built(long.iter()).root().page.check(None, None);
