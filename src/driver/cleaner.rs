@@ -4,14 +4,14 @@ use std::{fmt, sync::Arc, thread, time::Duration};
 
 use tracing::{debug, warn};
 
-use super::{Checkpointer, Observer};
+use super::{Checkpointer, Observer, sidecars};
 use crate::storage::{CleanJob, CleanStep, Shard, clock::Clock, log::entry::LogId};
 
 /// So often it is looked for what could be cleaned.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A reader that found a place in a segment reads there within this time.
 const READERS_LOOK_MAX: Duration = Duration::from_secs(5);
-/// After a cleaning that failed.
+/// After a cleaning, or a sidecar, that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that are read before it is looked at the time.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -62,12 +62,17 @@ impl Cleaner {
         let name = format!("clean-{}", parts.number);
         let thread = thread::Builder::new().name(name).spawn(move || {
             let (mut pause, mut forgotten) = (LOOK_EVERY, parts.clock.monotonic());
+            let mut retried = forgotten;
             // Anything but the end of the time means that it is to stop.
             while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 let now = parts.clock.monotonic();
                 if now.saturating_sub(forgotten) >= READERS_LOOK_MAX {
                     parts.shard.forget_removed();
                     forgotten = now;
+                }
+                if now.saturating_sub(retried) >= RETRY_AFTER {
+                    parts.shard.retry_sidecars();
+                    retried = now;
                 }
                 pause = match parts.look(&stopped) {
                     Ok(pause) => pause,
@@ -91,6 +96,8 @@ impl CleanerParts {
     fn look(&self, stop: &std::sync::mpsc::Receiver<()>) -> Result<Duration, Stopped> {
         // What is not committed yet is committed by the next checkpoint, if that is worth it.
         self.checkpointer.wake();
+        // A log at rest wakes nobody else up.
+        sidecars::write(self.number, &self.shard);
         match self.shard.next_cleaning() {
             None => Ok(LOOK_EVERY),
             Some(CleanStep::Purge(up_to)) => match self.purge.purge(up_to) {

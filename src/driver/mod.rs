@@ -11,6 +11,7 @@ mod ballast;
 mod checkpoints;
 mod cleaner;
 mod rate;
+mod sidecars;
 mod threads;
 
 pub(crate) use self::{

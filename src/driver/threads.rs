@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 use super::{
     checkpoints::{self, Checkpointer},
     rate::AppendRate,
+    sidecars,
     signal::{Signal, Wake, lock},
 };
 use crate::storage::{
@@ -401,25 +402,13 @@ fn run_preparer(shared: &Shared) {
                 }
             }
         }
-        write_sidecars(shared);
+        sidecars::write(shared.number, &shared.shard);
         shared.checkpoint.wake();
         if has_released && retry.is_none() {
             has_released = shared.reserve.restore().is_err();
             shared.shard.on_reserve(has_released);
             retry = has_released.then_some(FULL_DISK_RETRY);
         }
-    }
-}
-
-/// Writes the sidecars of segments that are finished. Without one the index stays in memory.
-fn write_sidecars(shared: &Shared) {
-    while let Some(job) = shared.shard.next_sidecar() {
-        let result = job.run();
-        if let Err(error) = &result {
-            let file = job.path();
-            warn!(shard = shared.number, file = %file.display(), %error, "sidecar not written");
-        }
-        shared.shard.sidecar_done(&job, result);
     }
 }
 

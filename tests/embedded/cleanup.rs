@@ -194,6 +194,32 @@ fn a_compacted_collection_keeps_what_is_alive_and_a_dropped_one_nothing() {
     is_there(&db);
 }
 
+/// Nothing is written meanwhile that would move the log on.
+#[test]
+fn a_log_at_rest_is_cleaned_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = with_small_files(&dir);
+    let settings = CollectionSettings::with_partitions(1);
+    let dropped = db.create_collection("dropped", settings).wait().unwrap();
+    // The first of it has more records than the rest, so it is cleaned first; something of each stays.
+    for (value_bytes, count) in [(1 << 10, 32_u64), (16 << 10, 2), (16 << 10, 2), (16 << 10, 2)] {
+        for round in 0..8 {
+            db.kv().put(format!("{value_bytes} {round}"), "stays").wait().unwrap();
+            let kv = db.kv_in(&dropped);
+            let puts: Vec<_> = (0..count * 125)
+                .map(|number| kv.put(number.to_be_bytes().to_vec(), vec![1; value_bytes]))
+                .collect();
+            for put in puts {
+                put.wait().unwrap();
+            }
+        }
+    }
+    assert!(db.stats().log_bytes > 120 * MIB);
+    db.drop_collection("dropped").wait().unwrap();
+    until("all of its room comes back", || db.stats().log_bytes < 20 * MIB);
+    assert_eq!(db.kv().count(), 16);
+}
+
 #[test]
 fn a_log_that_was_cleaned_says_from_where_on_it_is_whole() {
     let dir = tempfile::tempdir().unwrap();

@@ -33,6 +33,8 @@ use prkdb_types::DecompressLimit;
 
 /// A segment is worth cleaning if such a part of its records is needless.
 const NEEDLESS_PERCENT: u64 = 40;
+/// So many full segments are cleaned at once, at most.
+const RUN_SEGMENTS_MAX: u64 = 8;
 /// Keys that are pointed elsewhere while apply waits.
 const KEYS_AT_ONCE: usize = 256;
 
@@ -369,8 +371,9 @@ impl Shard {
     }
 }
 
-/// Chooses neighbours that are worth cleaning, so that what is left of them fits into one segment: the one
-/// with the most needless records, and those beside it that are worth it too or small.
+/// Chooses neighbours that are worth cleaning, so that what is left of them fits into one segment, and no more
+/// are read at once than a stop may wait for: the one with the most needless records, and those beside it that
+/// are worth it too or small.
 fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<u64>> {
     let (best, _) = candidates
         .iter()
@@ -378,20 +381,26 @@ fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<u64>> {
         .filter(|(_, it)| it.is_worth_it())
         .max_by_key(|(_, it)| (it.needless, it.bytes))?;
     let is_good = |it: &Candidate| it.is_worth_it() || it.left_bytes() < bytes_max / 8;
-    let mut left = candidates.get(best)?.left_bytes();
+    let chosen = candidates.get(best)?;
+    let (mut left, mut read) = (chosen.left_bytes(), chosen.bytes);
     let (mut first, mut end) = (best, best + 1);
     loop {
         let before = first.checked_sub(1).and_then(|at| candidates.get(at));
-        let fits = |it: &&Candidate| is_good(it) && left + it.left_bytes() <= bytes_max;
-        if let Some(next) = candidates.get(end).filter(fits) {
-            left += next.left_bytes();
+        let fits = |it: &&Candidate| {
+            let is_bounded = read + it.bytes <= bytes_max.saturating_mul(RUN_SEGMENTS_MAX);
+            is_good(it) && is_bounded && left + it.left_bytes() <= bytes_max
+        };
+        let next = if let Some(next) = candidates.get(end).filter(fits) {
             end += 1;
+            next
         } else if let Some(next) = before.filter(fits) {
-            left += next.left_bytes();
             first -= 1;
+            next
         } else {
             break;
-        }
+        };
+        left += next.left_bytes();
+        read += next.bytes;
     }
     Some(candidates.get(first..end)?.iter().map(|it| it.number).collect())
 }
@@ -420,6 +429,8 @@ mod tests {
         assert_eq!(choose(&all, 499), Some(vec![2, 3]));
         assert_eq!(choose(&all, 99), Some(vec![3]));
         assert_eq!(choose(&all[..1], 10_000), None);
+        let needless: Vec<Candidate> = (1..=20).map(|number| candidate(number, 100, 100)).collect();
+        assert_eq!(choose(&needless, 1000), Some((13..=20).collect()), "not all at once");
         assert_eq!(choose(&[], 1), None);
         assert_eq!(choose(&[candidate(9, 0, 0)], 1), Some(vec![9]), "it holds nothing");
     }

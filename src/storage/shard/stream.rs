@@ -159,6 +159,11 @@ impl Shard {
         self.stream().next_sidecar()
     }
 
+    /// As [`StreamIndex::retry_sidecars`].
+    pub fn retry_sidecars(&self) {
+        self.stream().retry_sidecars();
+    }
+
     /// As [`StreamIndex::sidecar_done`].
     pub fn sidecar_done(&self, job: &SidecarJob, result: io::Result<SidecarDone>) {
         self.stream().sidecar_done(job, result);

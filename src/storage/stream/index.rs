@@ -251,7 +251,13 @@ impl StreamIndex {
         })
     }
 
-    /// Hears how work on a sidecar ended. One that failed is tried again with the next one.
+    /// Lets one that could not be written be tried again.
+    pub(in crate::storage) fn retry_sidecars(&mut self) {
+        self.has_failed = false;
+    }
+
+    /// Hears how work on a sidecar ended. One that failed is tried again with the next one, or when that is
+    /// asked for.
     pub(in crate::storage) fn sidecar_done(
         &mut self,
         job: &SidecarJob,
