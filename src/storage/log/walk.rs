@@ -69,7 +69,7 @@ pub(in crate::storage) fn positions(
 }
 
 /// As [`positions`], of a segment that is at hand.
-pub(super) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
+pub(in crate::storage) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
     let count = usize::try_from(stretch.last - stretch.first + 1).unwrap_or(usize::MAX);
     let mut found: Vec<u32> = Vec::new();
     let mut window = (0, Bytes::new());
@@ -83,15 +83,13 @@ pub(super) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, Stor
         if header.kind.is_control() || !(stretch.first..=stretch.last).contains(&header.index) {
             continue;
         }
-        // One that comes again was truncated before: the last is the one that lives.
+        // One that comes again was truncated before: the last is the one that lives. So was one that comes
+        // before those it follows.
         let at = usize::try_from(header.index - stretch.first).unwrap_or(usize::MAX);
-        if at < found.len() {
+        if at <= found.len() {
             found.truncate(at);
+            found.push(start);
         }
-        if at != found.len() {
-            break;
-        }
-        found.push(start);
     }
     if found.len() == count {
         return Ok(found);

@@ -47,9 +47,13 @@ pub(super) struct Checkpoints {
     pub(super) gone: Vec<Arc<Segment>>,
     /// Those of them that were so at the last look.
     pub(super) going: Vec<Arc<Segment>>,
+    /// The snapshot of another replica that is being prepared, if it still is.
+    pub(super) installing: Weak<()>,
+    /// Counts those that were.
+    pub(super) installs: u64,
     /// Snapshots that somebody may hold.
     pub(super) copied: Vec<Weak<SnapshotVersion>>,
-    is_under_way: bool,
+    pub(super) is_under_way: bool,
     /// A cleaning stopped half way: what is in memory must not be written.
     pub(super) is_broken: bool,
 }
@@ -57,6 +61,19 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     pub(super) fn new(every_bytes: u64) -> Self {
         Self { every_bytes, ..Self::default() }
+    }
+
+    /// Returns whether a snapshot of another replica is prepared: what the shard has is about to go.
+    pub(super) fn is_installing(&self) -> bool {
+        self.installing.strong_count() > 0
+    }
+
+    /// Hears that a snapshot of another replica has taken the place of everything.
+    pub(super) fn installed(&mut self, grown_bytes: u64, gone: &[Arc<Segment>]) {
+        (self.grown_bytes, self.failed_at) = (grown_bytes, None);
+        self.is_cleaned = true;
+        self.retired.clear();
+        self.gone.extend(gone.iter().cloned());
     }
 }
 
@@ -131,7 +148,7 @@ impl Shard {
         grown_bytes: u64,
         gives_back: bool,
     ) -> Option<CheckpointJob> {
-        if known.is_under_way || known.is_broken {
+        if known.is_under_way || known.is_broken || known.is_installing() {
             return None;
         }
         let (state, next_offsets, bytes_likely, streams) = {

@@ -48,6 +48,14 @@ enum Source {
 }
 
 impl CopyPart {
+    /// Returns the file, and what it is called in messages; `None` for the manifest.
+    pub(super) fn file(&self) -> Option<(Arc<dyn DiskFile>, &Path)> {
+        match &self.source {
+            Source::File(file) => Some((Arc::clone(file), &self.path)),
+            Source::Memory(_) => None,
+        }
+    }
+
     /// Reads bytes of it, fewer at its end.
     ///
     /// # Errors
@@ -74,6 +82,17 @@ impl CopyPart {
             });
         }
         Ok(bytes.freeze())
+    }
+}
+
+impl ShardCopy {
+    /// Returns one of the files.
+    pub(super) fn part(&self, name: &str) -> Result<(Arc<dyn DiskFile>, &Path), StorageError> {
+        let part = self.parts.iter().find(|part| part.name == name).and_then(CopyPart::file);
+        part.ok_or_else(|| StorageError::Snapshot {
+            index: self.version.applied.index,
+            reason: format!("it has no file {name}"),
+        })
     }
 }
 
