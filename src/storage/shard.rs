@@ -115,7 +115,6 @@ impl JudgedShard {
             Some(Loaded { state, streams, resume, generation, is_cleaned, bytes }) => {
                 (checkpoints.bytes, checkpoints.applied) = (bytes, Some(resume.applied));
                 (checkpoints.generation, checkpoints.is_cleaned) = (generation, is_cleaned);
-                checkpoints.membership = state.membership().cloned();
                 recovery.checkpoint_bytes = bytes;
                 (state, streams)
             }

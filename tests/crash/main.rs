@@ -16,6 +16,8 @@ mod files;
 mod golden;
 mod holes;
 mod inspecting;
+mod installed_readers;
+mod installing;
 mod lives;
 mod load;
 mod model;

@@ -7,8 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
     file::{Kind, Writer},
     keys,
@@ -92,8 +90,7 @@ impl CheckpointJob {
         let (applied, chain) = (self.applied(), self.chain());
         let (grown_bytes, retired) = (self.capture.grown_bytes, self.capture.retired);
         let generation = self.capture.generation;
-        let membership = self.capture.state.membership.clone();
-        let finished = Finished { applied, chain, membership, grown_bytes, generation, retired };
+        let finished = Finished { applied, chain, grown_bytes, generation, retired };
         (finished, self.capture.write())
     }
 }
@@ -101,7 +98,6 @@ impl CheckpointJob {
 /// Which checkpoint has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    pub(in crate::storage) membership: Option<(LogId, Bytes)>,
     pub(in crate::storage) applied: LogId,
     pub(in crate::storage) chain: Chain,
     pub(in crate::storage) grown_bytes: u64,
@@ -121,8 +117,7 @@ impl Capture {
         }
         let temporary = path.with_extension("checkpoint-new");
         let sections = (&self.state, self.streams.as_slice());
-        let written =
-            write_checkpoint(self.disk.as_ref(), &temporary, self.log_id, sections);
+        let written = write_checkpoint(self.disk.as_ref(), &temporary, self.log_id, sections);
         let written = written.and_then(|bytes| {
             self.disk.rename(&temporary, &path)?;
             // Its name must be there before the manifest's: a cleaned log is of no use without it.

@@ -319,7 +319,9 @@ impl Manifest {
         cluster_id: [u8; 16],
     ) -> Result<Self, StorageError> {
         match parse(path, bytes)? {
-            Found::Whole(manifest) if (manifest.shard, manifest.cluster_id) == (shard, cluster_id) => {
+            Found::Whole(manifest)
+                if (manifest.shard, manifest.cluster_id) == (shard, cluster_id) =>
+            {
                 Ok(*manifest)
             }
             Found::Whole(manifest) => Err(foreign(path, &manifest, shard, cluster_id)),

@@ -69,7 +69,10 @@ pub(in crate::storage) fn positions(
 }
 
 /// As [`positions`], of a segment that is at hand.
-pub(in crate::storage) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
+pub(in crate::storage) fn walk(
+    segment: &Segment,
+    stretch: Stretch,
+) -> Result<Vec<u32>, StorageError> {
     let count = usize::try_from(stretch.last - stretch.first + 1).unwrap_or(usize::MAX);
     let mut found: Vec<u32> = Vec::new();
     let mut window = (0, Bytes::new());

@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak},
 };
 
-use bytes::Bytes;
-
 use super::Shard;
 use crate::storage::{
     CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, SnapshotVersion,
@@ -35,8 +33,6 @@ pub(super) struct Checkpoints {
     pub(super) bytes: u64,
     /// Where it was taken.
     pub(super) applied: Option<LogId>,
-    /// The membership there.
-    pub(super) membership: Option<(LogId, Bytes)>,
     /// The number of the last one's manifest.
     pub(super) generation: u64,
     /// Whether the log was ever cleaned.
@@ -199,20 +195,12 @@ impl Shard {
             known.bytes = *bytes;
             known.applied = Some(finished.applied);
             known.generation = finished.generation;
-            known.membership.clone_from(&finished.membership);
             let gone: Vec<_> = known.retired.drain(..finished.retired).collect();
             known.gone.extend(gone.iter().cloned());
             drop(known);
             self.remove_files(&gone);
             self.log().covered(finished.applied, finished.chain);
         }
-    }
-
-    /// Returns where the last checkpoint was taken, and the membership there with the entry that set it.
-    #[expect(clippy::type_complexity, reason = "as `Shard::applied` has them")]
-    pub fn last_snapshot(&self) -> Option<(LogId, Option<(LogId, Bytes)>)> {
-        let known = self.checkpoints();
-        known.applied.map(|applied| (applied, known.membership.clone()))
     }
 
     /// Returns where the last checkpoint was taken, and its size.

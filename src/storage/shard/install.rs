@@ -12,7 +12,7 @@
 mod reseed;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -94,6 +94,30 @@ pub struct Installed {
     _before: Contents,
 }
 
+impl Contents {
+    /// A sidecar that cannot be written stays in memory.
+    fn write_sidecars(&mut self) {
+        while let Some(job) = self.streams.next_sidecar() {
+            let written = job.run();
+            self.streams.sidecar_done(&job, written);
+        }
+    }
+
+    /// Writes the checkpoint, with its name.
+    fn write(&self, home: &Home, path: &Path) -> Result<u64, StorageError> {
+        let failed = |source| StorageError::io("write checkpoint", path)(source);
+        let Some(saved) = self.state.save() else {
+            let reason = "it holds nothing".to_owned();
+            return Err(StorageError::Snapshot { index: 0, reason });
+        };
+        let sections = (&saved, &self.streams.save()[..]);
+        let bytes = write_checkpoint(home.disk.as_ref(), path, home.log_id, sections);
+        let bytes = bytes.map_err(failed)?;
+        home.disk.sync_dir(&home.dir).map_err(failed)?;
+        Ok(bytes)
+    }
+}
+
 impl PreparedSnapshot {
     /// Returns the last entry in it.
     pub fn applied(&self) -> LogId {
@@ -115,9 +139,52 @@ impl Shard {
         pace: &mut dyn FnMut(u64),
     ) -> Result<PreparedSnapshot, StorageError> {
         let applied = copy.version.applied;
+        let home = self.home();
+        let manifest = self.manifest_of(copy, &home)?;
+        let (alone, generation) = self.begin_install(applied)?;
+        let sources = self.sources(copy, &manifest)?;
+        let mut renumber = Renumber::default();
+        for source in &sources {
+            renumber.add(source.number, source.new, source.len);
+        }
+        let checkpoint =
+            copy.part(&checkpoint_name(manifest.resume.log_id, manifest.generation))?;
+        let other = manifest.resume.hard_state;
+        let disk_and_dir = (&home.disk, home.dir.as_path());
+        let loaded =
+            load_copy(checkpoint, manifest, disk_and_dir, self.producer_bytes_max, &renumber)?;
+        let Loaded { state, streams, .. } = loaded;
+        let mut contents = Contents { state, streams: streams.moved_to(home.log_id) };
+        let mut files = Files { disk: Arc::clone(&home.disk), paths: Vec::new() };
+        let mut segments = Vec::with_capacity(sources.len());
+        for source in sources {
+            let path = home.path(source.new);
+            files.paths.extend([path.with_extension("index"), path]);
+            let (segment, tracks) = source.write(&home, pace)?;
+            contents.streams.restored(segment.number, tracks);
+            contents.write_sidecars();
+            segments.push(segment);
+        }
+        let path = home.dir.join(checkpoint_name(home.log_id, generation));
+        files.paths.push(path.clone());
+        let checkpoint_bytes = contents.write(&home, &path)?;
+        Ok(PreparedSnapshot {
+            applied,
+            generation,
+            checkpoint_bytes,
+            contents,
+            segments,
+            files,
+            other,
+            _alone: alone,
+        })
+    }
+
+    /// Returns the manifest of a copy that can be installed here.
+    fn manifest_of(&self, copy: &ShardCopy, home: &Home) -> Result<Manifest, StorageError> {
+        let applied = copy.version.applied;
         let refuse =
             |reason: &str| StorageError::Snapshot { index: applied.index, reason: reason.into() };
-        let home = self.home();
         let path = home.dir.join(MANIFEST);
         let manifest =
             Manifest::of_copy(&path, &copy.version.manifest, self.number, self.cluster_id)?;
@@ -129,52 +196,7 @@ impl Shard {
         if space.free < copy.version.bytes.saturating_add(checkpoint_room()) {
             return Err(refuse("the disk has no room for it"));
         }
-        let (alone, generation) = self.begin_install(applied)?;
-        let sources = self.sources(copy, &manifest)?;
-        let mut renumber = Renumber::default();
-        for source in &sources {
-            renumber.add(source.number, source.new, source.len);
-        }
-        let checkpoint = copy.part(&checkpoint_name(manifest.resume.log_id, manifest.generation))?;
-        let other = manifest.resume.hard_state;
-        let disk_and_dir = (&home.disk, home.dir.as_path());
-        let loaded =
-            load_copy(checkpoint, manifest, disk_and_dir, self.producer_bytes_max, &renumber)?;
-        let Loaded { state, streams, .. } = loaded;
-        let mut streams = streams.moved_to(home.log_id);
-        let mut files = Files { disk: Arc::clone(&home.disk), paths: Vec::new() };
-        let mut segments = Vec::with_capacity(sources.len());
-        for source in sources {
-            let path = home.path(source.new);
-            files.paths.extend([path.with_extension("index"), path]);
-            let (segment, tracks) = source.write(&home, pace)?;
-            streams.restored(segment.number, tracks);
-            while let Some(job) = streams.next_sidecar() {
-                let written = job.run();
-                streams.sidecar_done(&job, written);
-            }
-            segments.push(segment);
-        }
-        let path = home.dir.join(checkpoint_name(home.log_id, generation));
-        files.paths.push(path.clone());
-        let failed = |source| StorageError::io("write checkpoint", &path)(source);
-        let saved = state.save().ok_or_else(|| refuse("it holds nothing"))?;
-        let sections = (&saved, &streams.save()[..]);
-        let checkpoint_bytes = write_checkpoint(home.disk.as_ref(), &path, home.log_id, sections);
-        let checkpoint_bytes = checkpoint_bytes.map_err(failed)?;
-        home.disk.sync_dir(&home.dir).map_err(failed)?;
-        drop(saved);
-        let contents = Contents { state, streams };
-        Ok(PreparedSnapshot {
-            applied,
-            generation,
-            checkpoint_bytes,
-            contents,
-            segments,
-            files,
-            other,
-            _alone: alone,
-        })
+        Ok(manifest)
     }
 
     fn home(&self) -> Home {
@@ -275,7 +297,6 @@ impl Shard {
         let had = known.applied.replace(applied).is_some();
         let checkpoint = had.then(|| dir.join(checkpoint_name(log_id, generation)));
         known.bytes = manifest.checkpoint_bytes;
-        known.membership = contents.state.membership().cloned();
         let before = Contents {
             state: std::mem::replace(&mut *state, contents.state),
             streams: std::mem::replace(&mut *self.stream(), contents.streams),
