@@ -7,8 +7,9 @@ use prkdb::storage::{
     Install, Shard, ShardCopy, StorageError,
     bug::{self, Bug},
     disk::sim::{Loss, SimDisk},
-    log::entry::{Entry, LogId, Payload, Vote, Write},
+    log::entry::{Entry, Frame, LogId, Payload, Vote, Write},
 };
+use prkdb_types::{ProducerStamp, batch::Batch};
 
 use super::{
     oracle::check_shard,
@@ -49,6 +50,7 @@ pub(crate) struct Replicated {
     pub(crate) load: Load,
     entries: Vec<Entry>,
     pub(crate) copy: ShardCopy,
+    pub(crate) sender_disk: SimDisk,
     _sender: Shard,
 }
 
@@ -74,13 +76,20 @@ fn append(shard: &Shard, entries: &[Entry], applied: usize) {
     }
 }
 
-/// Returns what another leader wrote in the place of entries; a valid write among it.
+/// Returns what another leader wrote in the place of entries; a record of its own among it.
 fn others(entries: &[Entry]) -> Vec<Entry> {
     let term = TERM + 1;
     let other = |(at, entry): (usize, &Entry)| {
         let payload = match &entry.payload {
             Payload::Normal(write) if at == 0 => {
-                let write = Write { sequencer_term: term, sequence: 1, ..Write::clone(write) };
+                let (partition, base_offset) =
+                    (write.frames[0].partition, write.frames[0].base_offset);
+                let batch = Batch::single(ProducerStamp::NONE, 1, Some(b"x"), Some(b"other"), &[]);
+                let mut batch = batch.unwrap();
+                batch.set_base_offset(base_offset);
+                let frames = vec![Frame { partition, record_count: 1, base_offset, batch }];
+                let (sequencer_term, append_time_ms) = (term, write.append_time_ms);
+                let write = Write { sequencer_term, sequence: 1, append_time_ms, frames };
                 Payload::Normal(Arc::new(write))
             }
             _ => Payload::Blank,
@@ -91,8 +100,9 @@ fn others(entries: &[Entry]) -> Vec<Entry> {
 }
 
 /// A replica that was led by another for a while, and truncated what that one wrote.
-fn run_truncated(entries: &[Entry]) -> Shard {
-    let shard = open_with(&new_disk(), CHECKPOINT_BYTES);
+fn run_truncated(entries: &[Entry]) -> (SimDisk, Shard) {
+    let disk = new_disk();
+    let shard = open_with(&disk, CHECKPOINT_BYTES);
     let mut next = 0;
     for from in [30, 31, 60, 85] {
         append(&shard, &entries[next..from], TAKEN);
@@ -102,7 +112,7 @@ fn run_truncated(entries: &[Entry]) -> Shard {
         next = from;
     }
     append(&shard, &entries[next..TAKEN], TAKEN);
-    shard
+    (disk, shard)
 }
 
 fn take(shard: &Shard) -> ShardCopy {
@@ -126,17 +136,17 @@ impl Replicated {
             let next = entries.len() as u64;
             entries.extend(load.shard.read(next..u64::MAX, 1 << 20).unwrap());
         }
-        let sender = if seed % 2 == 0 {
+        let (sender_disk, sender) = if seed % 2 == 0 {
             let cleaned = run_cleaned(seed, TAKEN);
             let last = cleaned.models.len() as u64 - 1;
             let own = cleaned.shard.read(last..last + 1, 1).unwrap();
             assert_eq!(own[0], entries[own[0].id.index as usize], "one log");
-            cleaned.shard
+            (cleaned.disk, cleaned.shard)
         } else {
             run_truncated(&entries)
         };
         let copy = take(&sender);
-        Self { load, entries, copy, _sender: sender }
+        Self { load, entries, copy, sender_disk, _sender: sender }
     }
 
     /// How many entries are in the snapshot.
@@ -166,6 +176,15 @@ impl Replicated {
         if own == Own::Other {
             append(&shard, &others(&self.entries[40..self.taken() + 10]), 0);
         }
+        (disk, shard)
+    }
+
+    /// Returns a replica that has applied so many entries, and has a checkpoint of them.
+    pub(crate) fn replica_of(&self, entries: usize) -> (SimDisk, Shard) {
+        let disk = new_disk();
+        let shard = open_with(&disk, CHECKPOINT_BYTES);
+        append(&shard, &self.entries[..entries], entries);
+        drop(take(&shard));
         (disk, shard)
     }
 
@@ -205,7 +224,7 @@ struct Tally {
 }
 
 /// Compares a shard with what it was before, or with what the snapshot says; says whether it is the latter.
-fn check_replica(shard: &Shard, log: &Replicated, own: Own) -> Result<bool, String> {
+pub(crate) fn check_replica(shard: &Shard, log: &Replicated, own: Own) -> Result<bool, String> {
     if shard.vote() != Some(VOTE) {
         return Err(format!("the vote is {:?}", shard.vote()));
     }
