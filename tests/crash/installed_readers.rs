@@ -1,6 +1,7 @@
 //! Who reads while a snapshot is installed goes on with what he had; and what else a replica does then.
 
 use std::{
+    io::IoSlice,
     ops::Bound,
     path::Path,
     sync::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use prkdb::storage::{
-    CleanStep, Install, Shard, ShardOptions, StorageError,
+    CleanStep, Install, Shard, ShardCopy, ShardOptions, StorageError,
     clock::SeededRng,
     disk::{
         Disk,
@@ -186,7 +187,7 @@ fn what_is_appended_behind_the_mark_is_waited_for() {
 fn names(disk: &SimDisk) -> Vec<String> {
     let names = disk.list(Path::new(DIR)).unwrap().into_iter();
     let names = names.map(|name| name.into_string().unwrap());
-    names.filter(|name| !name.ends_with(".log")).collect()
+    names.filter(|name| !name.contains(".log")).collect()
 }
 
 #[test]
@@ -215,6 +216,43 @@ fn one_that_is_given_up_or_meets_a_failing_disk_leaves_nothing() {
     assert!(failures > 20, "{failures} failures");
     install(&shard, &log.copy).unwrap();
     check_shard(&shard, &log.load, (log.taken(), log.taken())).unwrap();
+}
+
+#[test]
+fn what_stands_behind_a_snapshot_can_be_truncated() {
+    let log = Replicated::new(1);
+    let (disk, shard) = log.replica(Own::More);
+    install(&shard, &log.copy).unwrap();
+    shard.truncate_after(Some(log.copy.version.applied)).unwrap();
+    drive(&shard);
+    assert_eq!(shard.log_state().last, Some(log.copy.version.applied));
+    log.go_on(&shard).unwrap();
+    let all = log.load.models.len();
+    check_shard(&shard, &log.load, (all, all)).unwrap();
+    drop(shard);
+    check_shard(&open_with(&disk, u64::MAX), &log.load, (all, all)).unwrap();
+}
+
+#[test]
+fn a_copy_in_a_directory_is_installed() {
+    let log = Replicated::new(2);
+    let dir = Path::new("/copy");
+    log.sender_disk.create_dir(dir).unwrap();
+    for part in &log.copy.parts {
+        let file = log.sender_disk.create(&dir.join(&part.name)).unwrap();
+        file.write_at(0, &[IoSlice::new(&part.read(0, usize::MAX).unwrap())]).unwrap();
+    }
+    let foreign = ShardCopy::open(&log.sender_disk, dir, 2, [5; 16]);
+    assert!(matches!(foreign, Err(StorageError::Foreign { .. })), "{foreign:?}");
+    let copy = ShardCopy::open(&log.sender_disk, dir, 1, [5; 16]).unwrap().unwrap();
+    let (_disk, shard) = log.replica(Own::Less);
+    install(&shard, &copy).unwrap();
+    check_shard(&shard, &log.load, (log.taken(), log.taken())).unwrap();
+    // Without one of its files it is none.
+    let name = &log.copy.parts.last().unwrap().name;
+    log.sender_disk.remove(&dir.join(name)).unwrap();
+    let missing = ShardCopy::open(&log.sender_disk, dir, 1, [5; 16]);
+    assert!(matches!(missing, Err(StorageError::Io { .. })), "{missing:?}");
 }
 
 /// The n-th call of the step that installs fails, and what the disk has not synced is lost then.

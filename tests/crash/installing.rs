@@ -136,11 +136,11 @@ impl Replicated {
             let next = entries.len() as u64;
             entries.extend(load.shard.read(next..u64::MAX, 1 << 20).unwrap());
         }
-        let (sender_disk, sender) = if seed % 2 == 0 {
+        let (sender_disk, sender) = if seed.is_multiple_of(2) {
             let cleaned = run_cleaned(seed, TAKEN);
             let last = cleaned.models.len() as u64 - 1;
             let own = cleaned.shard.read(last..last + 1, 1).unwrap();
-            assert_eq!(own[0], entries[own[0].id.index as usize], "one log");
+            assert_eq!(own[0], entries[usize::try_from(last).unwrap()], "one log");
             (cleaned.disk, cleaned.shard)
         } else {
             run_truncated(&entries)
@@ -189,7 +189,7 @@ impl Replicated {
     }
 
     /// Goes on with the log, to its end.
-    fn go_on(&self, shard: &Shard) -> Result<(), String> {
+    pub(crate) fn go_on(&self, shard: &Shard) -> Result<(), String> {
         let count = |id: Option<LogId>| id.map_or(0, |id| usize::try_from(id.index).unwrap() + 1);
         let has = count(shard.log_state().last);
         for index in count(shard.applied().0)..has {
@@ -208,7 +208,7 @@ pub(crate) fn install(shard: &Shard, copy: &ShardCopy) -> Result<(), StorageErro
         drive(shard);
         match shard.install(prepared, mark)? {
             Install::Done(installed) => {
-                shard.clear_away(installed);
+                shard.clear_away(*installed);
                 return Ok(());
             }
             Install::NotYet(again) => prepared = *again,

@@ -142,7 +142,7 @@ impl Installer {
             match self.run(move |shard| shard.install(*prepared, mark)).await? {
                 Install::Done(installed) => {
                     // Nobody waits for it.
-                    drop(self.checkpointer.run(move |shard| shard.clear_away(installed)));
+                    drop(self.checkpointer.run(move |shard| shard.clear_away(*installed)));
                     return Ok(());
                 }
                 Install::NotYet(again) => prepared = again,

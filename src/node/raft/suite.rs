@@ -5,6 +5,7 @@
 //! appended before: a checkpoint is of entries in the log. The suite tests no durability; that is tested below
 //! it.
 
+mod installed;
 mod snapshots;
 
 use std::{fmt::Debug, io, ops::RangeBounds, path::PathBuf, sync::Arc};

@@ -96,7 +96,7 @@ impl CheckpointJob {
 }
 
 /// Which checkpoint has ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Finished {
     pub(in crate::storage) applied: LogId,
     pub(in crate::storage) chain: Chain,

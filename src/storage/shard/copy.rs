@@ -86,6 +86,20 @@ impl CopyPart {
 }
 
 impl ShardCopy {
+    /// Opens the copy of a shard that was made in a directory; `None` where there is no manifest.
+    ///
+    /// # Errors
+    /// As [`Shard::copy`], and [`StorageError::Foreign`].
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        shard: u32,
+        cluster_id: [u8; 16],
+    ) -> Result<Option<Self>, StorageError> {
+        let found = current(disk, dir, shard, cluster_id)?;
+        found.map(|(manifest, bytes)| copy_of(disk, dir, &manifest, bytes)).transpose()
+    }
+
     /// Returns one of the files.
     pub(super) fn part(&self, name: &str) -> Result<(Arc<dyn DiskFile>, &Path), StorageError> {
         let part = self.parts.iter().find(|part| part.name == name).and_then(CopyPart::file);

@@ -80,7 +80,7 @@ impl Drop for Files {
 #[derive(Debug)]
 pub enum Install {
     /// The shard is what the snapshot says.
-    Done(Installed),
+    Done(Box<Installed>),
     /// Something was appended behind the mark: nothing was changed. Mark again.
     NotYet(Box<PreparedSnapshot>),
 }
@@ -302,14 +302,15 @@ impl Shard {
             streams: std::mem::replace(&mut *self.stream(), contents.streams),
         };
         self.publish(&mut state);
-        Ok(Install::Done(Installed { gone, checkpoint, _before: before }))
+        Ok(Install::Done(Box::new(Installed { gone, checkpoint, _before: before })))
     }
 
     /// Removes the files that an installation has made needless. What cannot be removed is, by the next start.
     pub fn clear_away(&self, installed: Installed) {
-        self.remove_files(&installed.gone);
-        if let Some(path) = &installed.checkpoint {
-            let _removed = self.log().home().0.remove(path);
+        let Installed { gone, checkpoint, .. } = installed;
+        self.remove_files(&gone);
+        if let Some(path) = checkpoint {
+            let _removed = self.log().home().0.remove(&path);
         }
     }
 
