@@ -1,10 +1,14 @@
 //! A snapshot of one replica becomes the state of another. Wherever the power goes, the other is what it was
 //! or what the snapshot says, with its own vote, and with its own entries behind the snapshot.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use prkdb::storage::{
-    Install, Shard, ShardCopy, StorageError,
+    Install, PreparedSnapshot, Shard, ShardCopy, StorageError,
     bug::{self, Bug},
     disk::sim::{Loss, SimDisk},
     log::entry::{Entry, Frame, LogId, Payload, Vote, Write},
@@ -37,9 +41,14 @@ pub(crate) enum Own {
     More,
     /// Other entries in the place of some.
     Other,
+    /// The beginning of the log, cleaned.
+    Cleaned,
+    /// An older snapshot, and some entries behind it.
+    Installed,
 }
 
-pub(crate) const OWN: [Own; 4] = [Own::Nothing, Own::Less, Own::More, Own::Other];
+pub(crate) const OWN: [Own; 6] =
+    [Own::Nothing, Own::Less, Own::More, Own::Other, Own::Cleaned, Own::Installed];
 
 /// Votes of the replica, and the one of the other.
 pub(crate) const VOTE: Vote = Vote { term: 9, replica: 2, is_committed: false };
@@ -48,6 +57,9 @@ const OTHER_VOTE: Vote = Vote { term: TERM, replica: 1, is_committed: true };
 /// The log, and the snapshot of a replica that has the beginning of it.
 pub(crate) struct Replicated {
     pub(crate) load: Load,
+    seed: u64,
+    /// Entries of a replica that is cleaned.
+    cleaned: usize,
     entries: Vec<Entry>,
     pub(crate) copy: ShardCopy,
     pub(crate) sender_disk: SimDisk,
@@ -146,7 +158,8 @@ impl Replicated {
             run_truncated(&entries)
         };
         let copy = take(&sender);
-        Self { load, entries, copy, sender_disk, _sender: sender }
+        let cleaned = run_cleaned(seed, 50).models.len();
+        Self { load, seed, cleaned, entries, copy, sender_disk, _sender: sender }
     }
 
     /// How many entries are in the snapshot.
@@ -160,17 +173,32 @@ impl Replicated {
             Own::Nothing => 0,
             Own::Less | Own::Other => 40,
             Own::More => self.taken() + 15,
+            Own::Cleaned => self.cleaned,
+            Own::Installed => 70,
         }
     }
 
     /// Returns a replica that has entries of its own.
     pub(crate) fn replica(&self, own: Own) -> (SimDisk, Shard) {
+        if own == Own::Cleaned {
+            let load = run_cleaned(self.seed, 50);
+            load.shard.save_vote(VOTE).unwrap();
+            load.drive();
+            return (load.disk, load.shard);
+        }
         let disk = new_disk();
         let shard = open_with(&disk, CHECKPOINT_BYTES);
         shard.save_vote(VOTE).unwrap();
-        if own == Own::Nothing {
-            drive(&shard);
-            return (disk, shard);
+        drive(&shard);
+        match own {
+            Own::Nothing => return (disk, shard),
+            Own::Installed => {
+                let (_disk, other) = self.replica_of(60);
+                install(&shard, &other.copy().unwrap().unwrap()).unwrap();
+                append(&shard, &self.entries[60..70], 65);
+                return (disk, shard);
+            }
+            _ => {}
         }
         append(&shard, &self.entries[..self.count(own)], 40);
         if own == Own::Other {
@@ -202,7 +230,7 @@ impl Replicated {
 
 /// Installs a snapshot and removes what it replaced.
 pub(crate) fn install(shard: &Shard, copy: &ShardCopy) -> Result<(), StorageError> {
-    let mut prepared = shard.prepare_snapshot(copy, &mut |_| {})?;
+    let mut prepared = prepare(shard, copy)?;
     loop {
         let mark = shard.mark()?;
         drive(shard);
@@ -214,6 +242,11 @@ pub(crate) fn install(shard: &Shard, copy: &ShardCopy) -> Result<(), StorageErro
             Install::NotYet(again) => prepared = *again,
         }
     }
+}
+
+/// Verifies a snapshot and makes it ready.
+pub(crate) fn prepare(shard: &Shard, copy: &ShardCopy) -> Result<PreparedSnapshot, StorageError> {
+    shard.prepare_snapshot(copy, &mut |_| ControlFlow::Continue(()))
 }
 
 #[derive(Default)]

@@ -16,6 +16,7 @@ mod files;
 mod golden;
 mod holes;
 mod inspecting;
+mod install_refusals;
 mod installed_readers;
 mod installing;
 mod lives;

@@ -4,7 +4,7 @@
 //! start with a purge mark and a checkpoint that was damaged, it is taken. One of another replica is verified,
 //! loaded and synced before it is installed, which is one short step.
 
-use std::{io, sync::Arc};
+use std::{io, ops::ControlFlow, sync::Arc};
 
 use openraft::{
     RaftSnapshotBuilder, Snapshot, StoredMembership,
@@ -106,6 +106,8 @@ impl Installer {
     ///
     /// # Errors
     /// For one that is damaged or does not fit: nothing was changed then.
+    ///
+    /// Cancel safety: it is given up, and nothing was changed.
     pub(super) async fn prepare(&self, data: SnapshotData) -> Result<SnapshotData, io::Error> {
         let copy = match data {
             SnapshotData::Taken(copy) => copy,
@@ -113,7 +115,16 @@ impl Installer {
         };
         // The clone counts a reference.
         let version = Arc::clone(&copy.version);
-        let prepared = self.run(move |shard| shard.prepare_snapshot(&copy, &mut |_| {})).await?;
+        let waits = Arc::new(());
+        let somebody = Arc::downgrade(&waits);
+        let prepared = self.run(move |shard| {
+            shard.prepare_snapshot(&copy, &mut |_| match somebody.strong_count() {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        });
+        let prepared = prepared.await?;
+        drop(waits);
         Ok(SnapshotData::Prepared(version, Box::new(prepared)))
     }
 

@@ -12,6 +12,7 @@
 mod reseed;
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
@@ -127,7 +128,7 @@ impl PreparedSnapshot {
 
 impl Shard {
     /// Verifies the copy of another replica of this shard and makes it ready to be installed. `pace` hears how
-    /// many bytes were read since it was called last, and may wait.
+    /// many bytes were read since it was called last, may wait, and may give it up.
     ///
     /// # Errors
     /// [`StorageError::Snapshot`] for one that does not fit this shard, [`StorageError::Foreign`] for one of
@@ -136,7 +137,7 @@ impl Shard {
     pub fn prepare_snapshot(
         &self,
         copy: &ShardCopy,
-        pace: &mut dyn FnMut(u64),
+        pace: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<PreparedSnapshot, StorageError> {
         let applied = copy.version.applied;
         let home = self.home();

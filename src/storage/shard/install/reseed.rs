@@ -4,11 +4,7 @@
 //! theirs, and every byte keeps its place, which the key index names. What is of nobody's use is replaced by
 //! something as long that says nothing: control entries of the other replica, and entries that it truncated.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc};
 
 use crate::storage::{
     StorageError,
@@ -16,7 +12,7 @@ use crate::storage::{
     checkpoint::Manifest,
     disk::DiskFile,
     log::{
-        Entries, HistoryWriter, Home, Place, Segment,
+        Entries, HistoryWriter, Home, Place, Segment, Stretch,
         entry::{Control, Entry, Item, LogId, Payload, Write},
         header::Seed,
         is_history,
@@ -35,8 +31,10 @@ pub(super) struct Source {
     pub(super) new: u64,
     /// How many bytes of it count.
     pub(super) len: u64,
-    /// Where the entries begin that count; all do in a history segment.
-    live: Option<BTreeSet<u32>>,
+    /// Where the entries lie that count; all do in a history segment.
+    live: Option<Vec<Stretch>>,
+    /// What an entry in front of the first is called.
+    first: LogId,
     /// What must stand at its end.
     last: Option<LogId>,
 }
@@ -57,10 +55,11 @@ impl Source {
         segment.file.read_at(0, page.as_mut_slice()).map_err(failed)?;
         let header = SegmentHeader::decode(&page, resume.log_id, number).ok();
         let owner = (manifest.shard, manifest.cluster_id);
-        if header.is_none_or(|header| (header.shard, header.cluster_id) != owner) {
+        let header = header.filter(|header| (header.shard, header.cluster_id) == owner);
+        let Some(header) = header else {
             let expected = format!("the header of segment {number} of shard {}", owner.0);
             return Err(segment.corrupt(0, &expected, "another"));
-        }
+        };
         let found = segment.file.len().map_err(failed)?;
         if found < len {
             let expected = format!("{len} bytes");
@@ -72,38 +71,44 @@ impl Source {
             let past = &resume.past;
             let own = past.older.iter().chain(&past.stretches);
             let own = own.filter(|stretch| u64::from(stretch.segment) == number);
-            let mut places = BTreeSet::new();
-            for stretch in own {
-                places.extend(walk(&segment, *stretch)?);
-            }
-            if places.is_empty() {
+            let stretches: Vec<Stretch> = own.copied().collect();
+            if stretches.is_empty() {
                 return Ok(None);
             }
-            live = Some(places);
+            live = Some(stretches);
         }
         let is_last = number == resume.segment && !resume.is_installed();
         let last = is_last.then_some(resume.applied);
-        Ok(Some(Self { segment, number, new: new(), len, live, last }))
+        let first = LogId { term: 0, index: header.first_index };
+        Ok(Some(Self { segment, number, new: new(), len, live, first, last }))
     }
 
     /// Writes it, synced, and returns it with where its frames are.
     pub(super) fn write(
         self,
         home: &Home,
-        pace: &mut dyn FnMut(u64),
+        pace: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(Arc<Segment>, BTreeMap<u32, Track>), StorageError> {
         let Ok(new) = u32::try_from(self.new) else {
             let reason = "the log has no number left for a segment".to_owned();
             return Err(StorageError::Discontinuous { index: self.new, reason });
         };
+        let mut live = Vec::new();
+        for stretch in self.live.iter().flatten() {
+            live.extend(walk(&self.segment, *stretch)?);
+        }
+        live.sort_unstable();
         let mut writer = HistoryWriter::create(home, self.new)?;
         let mut tracks = BTreeMap::new();
         let mut entries = Entries::of_history(&self.segment);
-        let mut last = LogId::default();
+        let mut last = self.first;
         while let Some((at, header, item)) = entries.next()? {
-            pace(header.total_bytes());
+            if pace(header.total_bytes()).is_break() {
+                let reason = "it was given up".to_owned();
+                return Err(StorageError::Snapshot { index: last.index, reason });
+            }
             let position = u32::try_from(at).unwrap_or(u32::MAX);
-            let is_live = self.live.as_ref().is_none_or(|live| live.contains(&position));
+            let is_live = self.live.is_none() || live.binary_search(&position).is_ok();
             let entry = match item {
                 Item::Entry(entry) if is_live || bug!(InstallRevives) => entry,
                 item => nothing(item, last),
