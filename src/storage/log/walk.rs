@@ -117,3 +117,42 @@ fn header_at(
     // Zeros are no header: behind the end of the file there is none.
     Ok(inside(window).unwrap_or([0; ENTRY_HEADER_BYTES]))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, path::Path};
+
+    use super::*;
+    use crate::storage::{
+        disk::{Disk as _, sim::SimDisk},
+        log::{
+            entry::{Item, LogId, Payload, Stamp},
+            header::Seed,
+        },
+    };
+
+    #[test]
+    fn what_was_truncated_is_passed_over_wherever_it_stands() {
+        let path = Path::new("/0000000000000007-0000000003.log");
+        let file = SimDisk::new().create(path).unwrap();
+        let segment = Segment::new(3, path.into(), file, Seed::new(7, 3));
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        let mut places = Vec::new();
+        // Another leader's from the middle on, which the segment began with; then those that live, twice in part.
+        let indexes = (14..18).chain(11..15).chain(13..20);
+        for (lsn, index) in (1..).zip(indexes) {
+            let id = LogId { term: lsn, index };
+            let item = Item::Entry(Entry { id, is_void: false, payload: Payload::Blank });
+            let stamp = Stamp { lsn, synced_lsn: 0, committed: None, prev_crc: 0 };
+            let encoded = item.encode(stamp, &segment.seed);
+            let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
+            segment.file.write_at(position, &slices).unwrap();
+            places.push(u32::try_from(position).unwrap());
+            position += encoded.len;
+        }
+        segment.seal(position);
+        let found = walk(&segment, Stretch { first: 11, last: 18, segment: 3 }).unwrap();
+        assert_eq!(found, [&places[4..6], &places[8..14]].concat());
+        assert!(walk(&segment, Stretch { first: 10, last: 18, segment: 3 }).is_err());
+    }
+}
