@@ -20,7 +20,7 @@ use super::{
     oracle::check_shard,
     power::say,
     rig::DIR,
-    shard::{drive, open_with, options},
+    shard::{drive, open_with, options, try_open_in},
 };
 
 #[test]
@@ -123,6 +123,27 @@ fn an_installed_log_is_cleaned_like_any_other() {
     }
     say(&format!("installing: {count} cleanings of what was installed"));
     assert!(count > 6, "{count} cleanings");
+}
+
+/// The rest of the log would open as one that is nearly empty.
+#[test]
+fn an_installed_log_without_its_manifest_or_checkpoint_is_refused() {
+    let log = Replicated::new(1);
+    for own in OWN {
+        let (disk, shard) = log.replica(own);
+        install(&shard, &log.copy).unwrap();
+        shard.mark_synced();
+        drive(&shard);
+        drop(shard);
+        let files = names(&disk);
+        let vital = |name: &&String| *name == "MANIFEST" || name.contains(".checkpoint");
+        for name in files.iter().filter(vital) {
+            let damaged = disk.clone_image();
+            damaged.flip_bit(&Path::new(DIR).join(name), 60, 3).unwrap();
+            let opened = try_open_in(&damaged, DIR, u64::MAX).map(drop);
+            assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{own:?}, {name}");
+        }
+    }
 }
 
 /// Whoever looks at a stopped log finds nothing wrong.

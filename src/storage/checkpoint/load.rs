@@ -17,7 +17,7 @@ use crate::storage::{
     StorageError,
     disk::{Access, Disk, DiskFile},
     kv::state::State,
-    log::{Resume, header::Lsn},
+    log::{Resume, header::Lsn, is_history, segment::parse_any_file_name},
     stream::StreamIndex,
 };
 
@@ -59,8 +59,17 @@ pub(in crate::storage) fn find(
         Found::Whole(manifest) => *manifest,
         Found::Missing => return Ok(Opened::default()),
         Found::Damaged => {
-            let damaged = Some(dir.join(manifest::MANIFEST));
-            return Ok(Opened { damaged, ..Opened::default() });
+            let path = dir.join(manifest::MANIFEST);
+            if has_history(disk.as_ref(), dir)? {
+                // What lies there may be all that there is of the state.
+                return Err(StorageError::Corrupt {
+                    path,
+                    position: 0,
+                    expected: "the manifest of a log with history".to_owned(),
+                    found: "one that does not verify".to_owned(),
+                });
+            }
+            return Ok(Opened { damaged: Some(path), ..Opened::default() });
         }
     };
     let synced_lsn = manifest.resume.lsn;
@@ -85,6 +94,12 @@ pub(in crate::storage) fn find(
         Err(Fault::Io(error)) => Err(StorageError::io("read checkpoint", &path)(error)),
         Err(Fault::Format(found)) => Err(StorageError::NewerFormat { path, found, known: FORMAT }),
     }
+}
+
+fn has_history(disk: &dyn Disk, dir: &Path) -> Result<bool, StorageError> {
+    let names = disk.list(dir).map_err(StorageError::io("list log", dir))?;
+    let named = names.iter().filter_map(|name| parse_any_file_name(name.to_str()?));
+    Ok(named.map(|(_, number)| number).any(is_history))
 }
 
 impl From<Malformed> for Fault {
