@@ -46,7 +46,7 @@ pub use self::{
 };
 use super::{
     StorageError,
-    checkpoint::{Loaded, Opened, find},
+    checkpoint::{Loaded, Opened, find, refuse_history},
     clock::Rng,
     disk::Disk,
     kv::{
@@ -235,7 +235,12 @@ impl Shard {
             synced_lsn: checkpoint.synced_lsn,
             resume: checkpoint.loaded.as_ref().map(|loaded| &loaded.resume),
         };
-        let log = Log::judge(disk, dir, log_options, evidence, rng, now_ms)?;
+        // The clone counts a reference.
+        let log = Log::judge(Arc::clone(&disk), dir, log_options, evidence, rng, now_ms)?;
+        if checkpoint.loaded.is_none() && log.begins_behind_its_mark() {
+            // An installed snapshot whose manifest is gone would read as a shard that is nearly empty.
+            refuse_history(disk.as_ref(), dir, "no such file")?;
+        }
         // The clone is a handful of numbers.
         Ok(JudgedShard { log, checkpoint, options: options.clone() })
     }

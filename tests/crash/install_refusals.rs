@@ -127,11 +127,13 @@ fn an_installed_log_is_cleaned_like_any_other() {
 
 /// The rest of the log would open as one that is nearly empty.
 #[test]
-fn an_installed_log_without_its_manifest_or_checkpoint_is_refused() {
+fn an_installed_log_whose_manifest_or_checkpoint_is_damaged_or_gone_is_refused() {
     let log = Replicated::new(1);
     for own in OWN {
         let (disk, shard) = log.replica(own);
         install(&shard, &log.copy).unwrap();
+        // As Raft does.
+        shard.purge(log.copy.version.applied).unwrap();
         shard.mark_synced();
         drive(&shard);
         drop(shard);
@@ -142,6 +144,10 @@ fn an_installed_log_without_its_manifest_or_checkpoint_is_refused() {
             damaged.flip_bit(&Path::new(DIR).join(name), 60, 3).unwrap();
             let opened = try_open_in(&damaged, DIR, u64::MAX).map(drop);
             assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{own:?}, {name}");
+            let gone = disk.clone_image();
+            gone.lose_file(&Path::new(DIR).join(name)).unwrap();
+            let opened = try_open_in(&gone, DIR, u64::MAX).map(drop);
+            assert!(opened.is_err(), "{own:?}, {name}: {opened:?}");
         }
     }
 }

@@ -60,15 +60,8 @@ pub(in crate::storage) fn find(
         Found::Missing => return Ok(Opened::default()),
         Found::Damaged => {
             let path = dir.join(manifest::MANIFEST);
-            if has_history(disk.as_ref(), dir)? {
-                // What lies there may be all that there is of the state.
-                return Err(StorageError::Corrupt {
-                    path,
-                    position: 0,
-                    expected: "the manifest of a log with history".to_owned(),
-                    found: "one that does not verify".to_owned(),
-                });
-            }
+            // What lies there may be all that there is of the state.
+            refuse_history(disk.as_ref(), dir, "one that does not verify")?;
             return Ok(Opened { damaged: Some(path), ..Opened::default() });
         }
     };
@@ -96,10 +89,26 @@ pub(in crate::storage) fn find(
     }
 }
 
-fn has_history(disk: &dyn Disk, dir: &Path) -> Result<bool, StorageError> {
+/// Refuses a directory with history segments, where a manifest that names them should be.
+///
+/// # Errors
+/// [`StorageError::Corrupt`], [`StorageError::Io`].
+pub(in crate::storage) fn refuse_history(
+    disk: &dyn Disk,
+    dir: &Path,
+    found: &str,
+) -> Result<(), StorageError> {
     let names = disk.list(dir).map_err(StorageError::io("list log", dir))?;
-    let named = names.iter().filter_map(|name| parse_any_file_name(name.to_str()?));
-    Ok(named.map(|(_, number)| number).any(is_history))
+    let mut numbers = names.iter().filter_map(|name| Some(parse_any_file_name(name.to_str()?)?.1));
+    if !numbers.any(is_history) {
+        return Ok(());
+    }
+    Err(StorageError::Corrupt {
+        path: dir.join(manifest::MANIFEST),
+        position: 0,
+        expected: "the manifest of a log with history".to_owned(),
+        found: found.to_owned(),
+    })
 }
 
 impl From<Malformed> for Fault {

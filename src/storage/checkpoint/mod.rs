@@ -26,7 +26,7 @@ mod version;
 
 pub(in crate::storage) use job::{Capture, checkpoint_room, write_checkpoint};
 pub use job::{CheckpointDone, CheckpointJob, CheckpointResult, Finished as CheckpointFinished};
-pub(in crate::storage) use load::{Loaded, Opened, find, load_copy};
+pub(in crate::storage) use load::{Loaded, Opened, find, load_copy, refuse_history};
 pub(in crate::storage) use manifest::{
     MANIFEST, Manifest, adopt, checkpoint_name, commit, current, stage,
 };
