@@ -236,10 +236,11 @@ impl Shard {
             resume: checkpoint.loaded.as_ref().map(|loaded| &loaded.resume),
         };
         // The clone counts a reference.
-        let log = Log::judge(Arc::clone(&disk), dir, log_options, evidence, rng, now_ms)?;
+        let named_on = Arc::clone(&disk);
+        let log = Log::judge(disk, dir, log_options, evidence, rng, now_ms)?;
         if checkpoint.loaded.is_none() && log.begins_behind_its_mark() {
             // An installed snapshot whose manifest is gone would read as a shard that is nearly empty.
-            refuse_history(disk.as_ref(), dir, "no such file")?;
+            refuse_history(named_on.as_ref(), dir, "no such file")?;
         }
         // The clone is a handful of numbers.
         Ok(JudgedShard { log, checkpoint, options: options.clone() })
