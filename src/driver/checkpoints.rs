@@ -1,4 +1,5 @@
-//! The thread that takes a shard's checkpoints: as they are due, and when somebody asks.
+//! The thread that takes a shard's checkpoints: as they are due, and when somebody asks. It also does what no
+//! checkpoint may be taken beside.
 
 use std::sync::Arc;
 
@@ -9,10 +10,13 @@ use super::{
     signal::{Wake, lock},
     threads::Shared,
 };
-use crate::storage::{CheckpointDone, CheckpointJob, StorageError};
+use crate::storage::{CheckpointDone, CheckpointJob, Shard, StorageError};
 
 /// Somebody who waits for a checkpoint.
 pub(super) type Asked = oneshot::Sender<Result<(), StorageError>>;
+
+/// Work that is done between two checkpoints.
+pub(super) type Work = Box<dyn FnOnce(&Shard) + Send>;
 
 /// A handle to a shard's checkpoints.
 #[derive(Clone, Debug)]
@@ -36,11 +40,31 @@ impl Checkpointer {
         self.0.checkpoint.wake();
         answer
     }
+
+    /// Does some work beside which no checkpoint is taken. Nothing is sent where the thread ends first.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shard) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (done, answer) = oneshot::channel();
+        let work: Work = Box::new(move |shard| {
+            // Nobody waits any more: whoever asked was stopped.
+            let _sent = done.send(work(shard));
+        });
+        lock(&self.0.works).push_back(work);
+        self.0.checkpoint.wake();
+        answer
+    }
 }
 
 /// Takes checkpoints. Without one the next start reads more.
 pub(super) fn run(shared: &Shared) {
     while shared.checkpoint.wait(None) != Wake::Stop {
+        loop {
+            let work = lock(&shared.works).pop_front();
+            let Some(work) = work else { break };
+            work(&shared.shard);
+        }
         let asked = std::mem::take(&mut *lock(&shared.asked));
         let job = if asked.is_empty() {
             shared.shard.next_checkpoint()
@@ -55,6 +79,7 @@ pub(super) fn run(shared: &Shared) {
         }
     }
     lock(&shared.asked).clear();
+    lock(&shared.works).clear();
 }
 
 fn take(shared: &Shared, job: CheckpointJob) -> Result<(), StorageError> {

@@ -83,6 +83,8 @@ pub(super) struct Shared {
     pub(super) checkpoint: Signal,
     /// Who waits for a checkpoint of what is applied.
     pub(super) asked: Mutex<Vec<checkpoints::Asked>>,
+    /// What is done between two checkpoints.
+    pub(super) works: Mutex<VecDeque<checkpoints::Work>>,
     /// The last preparation failed, so that what waits for a segment waits in vain.
     has_no_segment: AtomicBool,
 }
@@ -204,6 +206,7 @@ impl Driver {
             prepare: Signal::default(),
             checkpoint: Signal::default(),
             asked: Mutex::default(),
+            works: Mutex::default(),
             has_no_segment: AtomicBool::new(false),
         });
         let start = |name: &str, run: fn(&Shared)| {

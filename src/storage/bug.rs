@@ -42,6 +42,14 @@ pub enum Bug {
     CleanForgetsKeys,
     /// What was replaced is removed before a checkpoint says so.
     RemovedBeforeCheckpoint,
+    /// A history segment is not synced when it is finished.
+    HistoryNotSynced,
+    /// A snapshot of another replica comes with the vote of that one.
+    InstallTakesVote,
+    /// A snapshot of another replica takes the entries behind it away.
+    InstallDropsOwn,
+    /// What a log truncated comes back with the snapshot that has its segments.
+    InstallRevives,
     /// A checkpoint is taken while keys are pointed at a history segment.
     CheckpointInRelocation,
     /// Readers do not look at when a key expires.

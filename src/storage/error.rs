@@ -79,6 +79,14 @@ pub enum StorageError {
         /// What does not fit.
         reason: String,
     },
+    /// A snapshot of another replica cannot be installed. Nothing was changed.
+    #[error("snapshot at entry {index} is not installed: {reason}")]
+    Snapshot {
+        /// The last entry in it.
+        index: u64,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl StorageError {
@@ -95,7 +103,9 @@ impl StorageError {
             Self::Corrupt { .. } => ErrorCode::Corrupt,
             Self::NewerFormat { .. } => ErrorCode::NewerFormat,
             Self::Foreign { .. } => ErrorCode::IdentityMismatch,
-            Self::Discontinuous { .. } | Self::Apply { .. } => ErrorCode::Internal,
+            Self::Discontinuous { .. } | Self::Apply { .. } | Self::Snapshot { .. } => {
+                ErrorCode::Internal
+            }
         }
     }
 

@@ -32,8 +32,9 @@ pub use checkpoint::{
 pub use error::StorageError;
 pub use kv::{range::KeyRange, snapshot::ShardSnapshot};
 pub use shard::{
-    CHECKPOINT_BYTES, CleanDone, CleanJob, CleanStep, CopyPart, Fetched, Found, JudgedShard,
-    Overdue, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot, TOMBSTONE_GRACE_MS, adopt,
+    CHECKPOINT_BYTES, CleanDone, CleanJob, CleanStep, CopyPart, Fetched, Found, Install, Installed,
+    JudgedShard, Overdue, PreparedSnapshot, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot,
+    TOMBSTONE_GRACE_MS, adopt,
 };
 pub use stream::{Bounds, SidecarDone, SidecarJob, TrimPoint};
 pub use values::ValueReader;

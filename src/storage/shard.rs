@@ -1,7 +1,7 @@
 //! One shard on one replica: its log, what that adds up to, and what readers see of it.
 //!
 //! The log has one lock, the applied state another, the index of the streams a third; none is held
-//! across a call to the disk but in the rare case of a truncation. Readers of keys take none: they follow
+//! across a call to the disk but in the rare cases of a truncation and of a snapshot that is installed. Readers of keys take none: they follow
 //! a published root to a place in a segment.
 //!
 //! - `apply`: the log becomes state.
@@ -9,7 +9,7 @@
 //! - `checkpoint`: when one is due, and what a shard opens with.
 //! - `clean`: what nobody can need any more is taken out of the log. `retention`: what may go.
 //! - `jobs`: the log's calls.
-//! - `copy`: the files of the last one, for a backup.
+//! - `copy`: the files of the last one, for a backup. `install`: those of another replica, here.
 //! - `read`: what readers see of the keys.
 //!
 //! Owns the order of the locks (relocation, checkpoints, log, state,
@@ -19,6 +19,7 @@ mod apply;
 mod checkpoint;
 mod clean;
 mod copy;
+mod install;
 mod jobs;
 mod read;
 mod retention;
@@ -38,13 +39,14 @@ use self::checkpoint::{Checkpoints, no_streams};
 pub use self::{
     clean::{CleanDone, CleanJob, CleanStep},
     copy::{CopyPart, ShardCopy, adopt},
+    install::{Install, Installed, PreparedSnapshot},
     read::{Found, Snapshot},
     retention::Overdue,
     stream::Fetched,
 };
 use super::{
     StorageError,
-    checkpoint::{Loaded, Opened, find},
+    checkpoint::{Loaded, Opened, find, refuse_history},
     clock::Rng,
     disk::Disk,
     kv::{
@@ -113,7 +115,6 @@ impl JudgedShard {
             Some(Loaded { state, streams, resume, generation, is_cleaned, bytes }) => {
                 (checkpoints.bytes, checkpoints.applied) = (bytes, Some(resume.applied));
                 (checkpoints.generation, checkpoints.is_cleaned) = (generation, is_cleaned);
-                checkpoints.membership = state.membership().cloned();
                 recovery.checkpoint_bytes = bytes;
                 (state, streams)
             }
@@ -123,6 +124,7 @@ impl JudgedShard {
             number: options.shard,
             tombstone_grace_ms: options.tombstone_grace_ms,
             segment_bytes_max: options.segment_bytes_max,
+            producer_bytes_max: options.producer_bytes_max,
             next_history: AtomicU64::new(next_history),
             cluster_id: options.cluster_id,
             stream: Mutex::new(stream),
@@ -154,6 +156,7 @@ pub struct Shard {
     cluster_id: [u8; 16],
     tombstone_grace_ms: u64,
     segment_bytes_max: u64,
+    producer_bytes_max: u64,
     /// The number of the next history segment.
     next_history: AtomicU64,
     log: Mutex<Log>,
@@ -232,7 +235,13 @@ impl Shard {
             synced_lsn: checkpoint.synced_lsn,
             resume: checkpoint.loaded.as_ref().map(|loaded| &loaded.resume),
         };
+        // The clone counts a reference.
+        let named_on = Arc::clone(&disk);
         let log = Log::judge(disk, dir, log_options, evidence, rng, now_ms)?;
+        if checkpoint.loaded.is_none() && log.begins_behind_its_mark() {
+            // An installed snapshot whose manifest is gone would read as a shard that is nearly empty.
+            refuse_history(named_on.as_ref(), dir, "no such file")?;
+        }
         // The clone is a handful of numbers.
         Ok(JudgedShard { log, checkpoint, options: options.clone() })
     }

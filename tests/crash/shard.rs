@@ -71,7 +71,13 @@ pub(crate) fn try_open_in(
     dir: &str,
     checkpoint_bytes: u64,
 ) -> Result<Shard, StorageError> {
-    let options = ShardOptions {
+    let (options, rng) = (options(checkpoint_bytes), &mut SeededRng::new(1));
+    let opened = Shard::open(Arc::new(disk.clone()), Path::new(dir), &options, rng, 1000);
+    opened.map(|(shard, _)| shard)
+}
+
+pub(crate) fn options(checkpoint_bytes: u64) -> ShardOptions {
+    ShardOptions {
         shard: 1,
         cluster_id: [5; 16],
         segment_bytes_first: 16 << 10,
@@ -80,10 +86,7 @@ pub(crate) fn try_open_in(
         producer_bytes_max: 1 << 20,
         checkpoint_bytes,
         tombstone_grace_ms: TOMBSTONE_GRACE_MS,
-    };
-    let rng = &mut SeededRng::new(1);
-    let opened = Shard::open(Arc::new(disk.clone()), Path::new(dir), &options, rng, 1000);
-    opened.map(|(shard, _)| shard)
+    }
 }
 
 /// Returns whether records of a partition go that are not the latest of their keys.

@@ -123,10 +123,10 @@ impl Group {
     ) -> Result<Self, NodeError> {
         let failed = |reason: String| NodeError::Consensus { shard: options.shard, reason };
         let config = options.config().validate().map_err(|error| failed(error.to_string()))?;
-        let log = LogStore::new(Arc::clone(&shard), flusher);
+        let log = LogStore::new(Arc::clone(&shard), flusher.clone());
         let growth = Arc::new(Growth::default());
         let (state_machine, applied) =
-            StateMachine::new(Arc::clone(&shard), checkpointer, Arc::clone(&growth));
+            StateMachine::new(Arc::clone(&shard), (flusher, checkpointer), Arc::clone(&growth));
         let raft = Raft::new(options.replica, Arc::new(config), NoPeers, log, state_machine)
             .await
             .map_err(|error| failed(error.to_string()))?;

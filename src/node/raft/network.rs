@@ -14,7 +14,7 @@ use openraft::{
     type_config::alias::{SnapshotOf, VoteOf},
 };
 
-use super::types::TypeConfig;
+use super::{snapshot::SnapshotData, types::TypeConfig};
 
 /// Makes links to nobody.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Nowhere {
 }
 
 impl RaftNetworkV2<TypeConfig> for Nowhere {
-    type SnapshotData = ();
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -73,7 +73,7 @@ impl RaftNetworkV2<TypeConfig> for Nowhere {
     async fn full_snapshot(
         &mut self,
         _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, ()>,
+        _snapshot: SnapshotOf<TypeConfig, SnapshotData>,
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {

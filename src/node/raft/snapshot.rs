@@ -1,18 +1,43 @@
-//! Snapshots, as openraft sees them: the shard's last checkpoint.
+//! Snapshots, as openraft sees them: the files of the shard's last checkpoint.
 //!
-//! A checkpoint is what the log below the purge mark is replaced by. There is one replica: none is ever
-//! sent or installed. Where openraft insists on one, as at a start with a purge mark and a checkpoint that
-//! was damaged, it is taken.
+//! A checkpoint is what the log below the purge mark is replaced by. Where openraft insists on one, as at a
+//! start with a purge mark and a checkpoint that was damaged, it is taken. One of another replica is verified,
+//! loaded and synced before it is installed, which is one short step.
 
-use std::{io, sync::Arc};
+use std::{io, ops::ControlFlow, sync::Arc};
 
 use openraft::{
     RaftSnapshotBuilder, Snapshot, StoredMembership,
     type_config::alias::{SnapshotMetaOf, SnapshotOf},
 };
+use tokio::sync::oneshot;
 
 use super::types::{TypeConfig, membership_from_bytes, to_log_id};
-use crate::{driver::Checkpointer, storage::Shard};
+use crate::{
+    driver::{Checkpointer, Flusher},
+    storage::{
+        Install, PreparedSnapshot, Shard, ShardCopy, SnapshotVersion, StorageError,
+        log::header::Lsn,
+    },
+};
+
+/// A snapshot as files that are held, or made ready to be installed.
+#[derive(Debug)]
+pub(super) enum SnapshotData {
+    /// The files of a shard at its last checkpoint.
+    Taken(ShardCopy),
+    /// One that waits for its turn on another replica: verified, loaded, synced.
+    Prepared(Arc<SnapshotVersion>, Box<PreparedSnapshot>),
+}
+
+impl SnapshotData {
+    fn version(&self) -> &SnapshotVersion {
+        match self {
+            Self::Taken(copy) => &copy.version,
+            Self::Prepared(version, _) => version,
+        }
+    }
+}
 
 /// Builds the snapshot that the shard's last checkpoint is, or takes one.
 #[derive(Debug)]
@@ -23,32 +48,37 @@ pub(super) struct Checkpoints {
     pub(super) is_forced: bool,
 }
 
-/// Returns the error of everything that needs another replica.
-pub(super) fn unsupported() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this version installs no snapshots")
-}
-
-/// Returns the last checkpoint; `None` where there is none.
+/// Returns the last checkpoint with its files; `None` where there is none.
 ///
 /// # Errors
-/// For a membership that cannot be read.
-pub(super) fn last(shard: &Shard) -> Result<Option<SnapshotOf<TypeConfig, ()>>, io::Error> {
-    let Some((applied, membership)) = shard.last_snapshot() else { return Ok(None) };
-    let last_membership = match membership {
+/// For files that cannot be opened and a membership that cannot be read.
+pub(super) fn last(
+    shard: &Shard,
+) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+    // One that is damaged is none: the log was read whole.
+    if shard.last_checkpoint().is_none() {
+        return Ok(None);
+    }
+    let Some(copy) = shard.copy().map_err(io::Error::other)? else { return Ok(None) };
+    let meta = meta(&copy.version)?;
+    Ok(Some(Snapshot { meta, snapshot: SnapshotData::Taken(copy) }))
+}
+
+fn meta(version: &SnapshotVersion) -> Result<SnapshotMetaOf<TypeConfig>, io::Error> {
+    let last_membership = match &version.membership {
         Some((id, bytes)) => {
-            StoredMembership::new(Some(to_log_id(id)), membership_from_bytes(&bytes)?)
+            StoredMembership::new(Some(to_log_id(*id)), membership_from_bytes(bytes)?)
         }
         None => StoredMembership::default(),
     };
-    let last_log_id = Some(to_log_id(applied));
-    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
-    Ok(Some(Snapshot { meta, snapshot: () }))
+    let last_log_id = Some(to_log_id(version.applied));
+    Ok(SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership })
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Checkpoints {
-    type SnapshotData = ();
+    type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, ()>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         if self.is_forced {
             let applied = self.shard.applied().0;
             let asked = self.checkpointer.ask().await;
@@ -59,5 +89,95 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoints {
             }
         }
         last(&self.shard)?.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
+    }
+}
+
+/// Installs snapshots of other replicas.
+#[derive(Debug)]
+pub(super) struct Installer {
+    pub(super) shard: Arc<Shard>,
+    pub(super) flusher: Flusher,
+    pub(super) checkpointer: Checkpointer,
+}
+
+impl Installer {
+    /// Verifies a snapshot, loads it and makes it durable, beside everything else; does nothing for one with
+    /// which that was done.
+    ///
+    /// # Errors
+    /// For one that is damaged or does not fit: nothing was changed then.
+    ///
+    /// Cancel safety: it is given up, and nothing was changed.
+    pub(super) async fn prepare(&self, data: SnapshotData) -> Result<SnapshotData, io::Error> {
+        let copy = match data {
+            SnapshotData::Taken(copy) => copy,
+            prepared @ SnapshotData::Prepared(..) => return Ok(prepared),
+        };
+        // The clone counts a reference.
+        let version = Arc::clone(&copy.version);
+        let waits = Arc::new(());
+        let somebody = Arc::downgrade(&waits);
+        let prepared = self.run(move |shard| {
+            shard.prepare_snapshot(&copy, &mut |_| match somebody.strong_count() {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        });
+        let prepared = prepared.await?;
+        drop(waits);
+        Ok(SnapshotData::Prepared(version, Box::new(prepared)))
+    }
+
+    /// Makes the shard what a snapshot says.
+    ///
+    /// # Errors
+    /// For one that is not what is said of it, or does not fit: nothing was changed then. And those of the
+    /// disk.
+    pub(super) async fn install(
+        &self,
+        said: &SnapshotMetaOf<TypeConfig>,
+        data: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let is = meta(data.version())?;
+        if is != *said {
+            let message = format!("the snapshot is that of {is:?}, not of {said:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let mut prepared = match self.prepare(data).await? {
+            SnapshotData::Prepared(_, prepared) => prepared,
+            SnapshotData::Taken(_) => return Err(io::Error::other("it was not prepared")),
+        };
+        loop {
+            let mark = self.shard.mark().map_err(io::Error::other)?;
+            self.synced(mark).await?;
+            match self.run(move |shard| shard.install(*prepared, mark)).await? {
+                Install::Done(installed) => {
+                    // Nobody waits for it.
+                    drop(self.checkpointer.run(move |shard| shard.clear_away(*installed)));
+                    return Ok(());
+                }
+                Install::NotYet(again) => prepared = again,
+            }
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shard) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, io::Error> {
+        let done = self.checkpointer.run(work).await;
+        done.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    async fn synced(&self, lsn: Lsn) -> Result<(), io::Error> {
+        let (done, synced) = oneshot::channel();
+        self.flusher.when_synced(
+            lsn,
+            Box::new(move || {
+                // Nobody waits any more: the caller was stopped.
+                let _sent = done.send(());
+            }),
+        );
+        synced.await.map_err(|_| io::Error::other("the log failed"))
     }
 }

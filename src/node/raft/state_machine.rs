@@ -13,13 +13,13 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
-    snapshot::{self, Checkpoints, unsupported},
+    snapshot::{self, Checkpoints, Installer, SnapshotData},
     types::{
         Response, TypeConfig, from_log_id, membership_from_bytes, membership_to_bytes, to_log_id,
     },
 };
 use crate::{
-    driver::Checkpointer,
+    driver::{Checkpointer, Flusher},
     node::growth::Growth,
     storage::{Shard, StorageError, kv::catalog::CONTROL_PARTITION, log::entry::LogId},
 };
@@ -31,7 +31,7 @@ const GROUP_ENTRIES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct StateMachine {
     shard: Arc<Shard>,
-    checkpointer: Checkpointer,
+    installer: Installer,
     applied: watch::Sender<Option<LogId>>,
     growth: Arc<Growth>,
 }
@@ -43,11 +43,17 @@ impl StateMachine {
     /// Returns a view of the shard, and where its progress can be watched.
     pub(super) fn new(
         shard: Arc<Shard>,
-        checkpointer: Checkpointer,
+        (flusher, checkpointer): (Flusher, Checkpointer),
         growth: Arc<Growth>,
     ) -> (Self, watch::Receiver<Option<LogId>>) {
         let (applied, progress) = watch::channel(shard.applied().0);
-        (Self { shard, checkpointer, applied, growth }, progress)
+        let installer = Installer { shard: Arc::clone(&shard), flusher, checkpointer };
+        (Self { shard, installer, applied, growth }, progress)
+    }
+
+    fn builder(&self) -> Checkpoints {
+        let checkpointer = self.installer.checkpointer.clone();
+        Checkpoints { shard: Arc::clone(&self.shard), checkpointer, is_forced: false }
     }
 
     fn apply_group(&self, group: Vec<Waiting>) -> Result<(), StorageError> {
@@ -100,7 +106,7 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = ();
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Checkpoints;
 
     async fn applied_state(
@@ -129,26 +135,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn try_create_snapshot_builder(&mut self, is_forced: bool) -> Option<Checkpoints> {
-        let (shard, checkpointer) = (Arc::clone(&self.shard), self.checkpointer.clone());
-        Some(Checkpoints { shard, checkpointer, is_forced })
+        Some(Checkpoints { is_forced, ..self.builder() })
     }
 
     async fn get_snapshot_builder(&mut self) -> Checkpoints {
-        let (shard, checkpointer) = (Arc::clone(&self.shard), self.checkpointer.clone());
-        Checkpoints { shard, checkpointer, is_forced: false }
+        self.builder()
     }
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMetaOf<TypeConfig>,
-        _snapshot: (),
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        Err(unsupported())
+        self.installer.install(meta, snapshot).await?;
+        self.applied.send_replace(self.shard.applied().0);
+        self.growth.changed();
+        Ok(())
     }
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> Result<Option<SnapshotOf<TypeConfig, ()>>, io::Error> {
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
         snapshot::last(&self.shard)
     }
 }

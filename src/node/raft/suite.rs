@@ -1,10 +1,11 @@
 //! openraft's own tests of log stores and state machines, one by one and by name.
 //!
 //! Three runs: plain; reopened, where the log is closed and opened after each call of the log store;
-//! and on a simulated disk. A test that needs a snapshot, `snapshot_meta`, applies what was appended before:
-//! a checkpoint is of entries in the log. Left out is `transfer_snapshot`: there is no other replica. The
-//! suite tests no durability; that is tested below it.
+//! and on a simulated disk. The tests that need snapshots, `snapshot_meta` and `transfer_snapshot`, apply what was
+//! appended before: a checkpoint is of entries in the log. The suite tests no durability; that is tested below
+//! it.
 
+mod installed;
 mod snapshots;
 
 use std::{fmt::Debug, io, ops::RangeBounds, path::PathBuf, sync::Arc};
@@ -129,8 +130,9 @@ struct Opened {
 
 impl Opened {
     fn machine(&self) -> StateMachine {
-        let checkpointer = self.driver.as_ref().unwrap().checkpointer();
-        StateMachine::new(Arc::clone(&self.shard), checkpointer, Arc::default()).0
+        let driver = self.driver.as_ref().unwrap();
+        let handles = (driver.flusher(), driver.checkpointer());
+        StateMachine::new(Arc::clone(&self.shard), handles, Arc::default()).0
     }
 }
 
@@ -296,33 +298,34 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        meta: &SnapshotMetaOf<TypeConfig>,
-        snapshot: (),
+        _meta: &SnapshotMetaOf<TypeConfig>,
+        (): (),
     ) -> Result<(), io::Error> {
-        self.0.install_snapshot(meta, snapshot).await
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, ()>>, io::Error> {
-        self.0.get_current_snapshot().await
+        let snapshot = self.0.get_current_snapshot().await?;
+        Ok(snapshot.map(|snapshot| Snapshot { meta: snapshot.meta, snapshot: () }))
     }
 }
 
-/// Names the types of the suite; the tests make their stores themselves.
-struct Unused;
+/// Makes stores, each on a disk of its own.
+struct Stores;
 
-macro_rules! never_built {
-    ($($store:ty)+) => {$(
-        impl StoreBuilder<TypeConfig, $store, Machine> for Unused {
-            async fn build(&self) -> Result<((), $store, Machine), RaftError<TypeConfig>> {
-                unreachable!("the tests that build a second store need snapshots")
-            }
-        }
-    )+};
+impl StoreBuilder<TypeConfig, LogStore, Machine, Opened> for Stores {
+    async fn build(&self) -> Result<(Opened, LogStore, Machine), RaftError<TypeConfig>> {
+        Ok(plain(&Place::new_sim()))
+    }
 }
 
-never_built!(LogStore Reopened);
+impl StoreBuilder<TypeConfig, Reopened, Machine, Opened> for Stores {
+    async fn build(&self) -> Result<(Opened, Reopened, Machine), RaftError<TypeConfig>> {
+        Ok(reopened())
+    }
+}
 
 macro_rules! run {
     ($run:ident, $store:ty, $open:expr, [$($test:ident)+]) => {
@@ -333,7 +336,7 @@ macro_rules! run {
                 #[tokio::test]
                 async fn $test() {
                     let (_guard, store, machine) = $open;
-                    Suite::<TypeConfig, $store, Machine, Unused, ()>::$test(store, machine)
+                    Suite::<TypeConfig, $store, Machine, Stores, Opened>::$test(store, machine)
                         .await
                         .unwrap();
                 }

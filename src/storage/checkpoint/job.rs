@@ -7,8 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
     file::{Kind, Writer},
     keys,
@@ -92,16 +90,14 @@ impl CheckpointJob {
         let (applied, chain) = (self.applied(), self.chain());
         let (grown_bytes, retired) = (self.capture.grown_bytes, self.capture.retired);
         let generation = self.capture.generation;
-        let membership = self.capture.state.membership.clone();
-        let finished = Finished { applied, chain, membership, grown_bytes, generation, retired };
+        let finished = Finished { applied, chain, grown_bytes, generation, retired };
         (finished, self.capture.write())
     }
 }
 
 /// Which checkpoint has ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Finished {
-    pub(in crate::storage) membership: Option<(LogId, Bytes)>,
     pub(in crate::storage) applied: LogId,
     pub(in crate::storage) chain: Chain,
     pub(in crate::storage) grown_bytes: u64,
@@ -120,7 +116,9 @@ impl Capture {
             return Ok(CheckpointDone::NoRoom);
         }
         let temporary = path.with_extension("checkpoint-new");
-        let written = self.write_sections(&temporary).and_then(|bytes| {
+        let sections = (&self.state, self.streams.as_slice());
+        let written = write_checkpoint(self.disk.as_ref(), &temporary, self.log_id, sections);
+        let written = written.and_then(|bytes| {
             self.disk.rename(&temporary, &path)?;
             // Its name must be there before the manifest's: a cleaned log is of no use without it.
             self.disk.sync_dir(&dir)?;
@@ -144,22 +142,37 @@ impl Capture {
         remove_others(disk.as_ref(), &dir, Some(&path));
         Ok(CheckpointDone::Written { bytes: checkpoint_bytes })
     }
+}
 
-    fn write_sections(&self, path: &Path) -> io::Result<u64> {
-        remove_if_there(self.disk.as_ref(), path)?;
-        let file = self.disk.create(path)?;
-        let mut writer = Writer::begin(file, self.log_id, self.state.applied)?;
-        // The keys first: the state knows how many there must be.
-        for (collection, root) in &self.state.roots {
-            keys::save(*collection, root, |content| writer.section(Kind::Keys, content))?;
-        }
-        writer.section(Kind::State, &self.state.section)?;
-        for content in self.state.windows.iter().filter(|_| !bug!(CheckpointWithoutWindows)) {
-            writer.section(Kind::Windows, content)?;
-        }
-        writer.section(Kind::Streams, &self.streams)?;
-        writer.finish()
+/// Returns how many bytes must be free beside a checkpoint that gives nothing back.
+pub(in crate::storage) fn checkpoint_room() -> u64 {
+    ROOM_BYTES
+}
+
+/// Writes a state and the index of its streams as a file, makes it durable and returns its size. The caller
+/// makes its name so.
+///
+/// # Errors
+/// What the disk says.
+pub(in crate::storage) fn write_checkpoint(
+    disk: &dyn Disk,
+    path: &Path,
+    log_id: u64,
+    (state, streams): (&SavedState, &[u8]),
+) -> io::Result<u64> {
+    remove_if_there(disk, path)?;
+    let file = disk.create(path)?;
+    let mut writer = Writer::begin(file, log_id, state.applied)?;
+    // The keys first: the state knows how many there must be.
+    for (collection, root) in &state.roots {
+        keys::save(*collection, root, |content| writer.section(Kind::Keys, content))?;
     }
+    writer.section(Kind::State, &state.section)?;
+    for content in state.windows.iter().filter(|_| !bug!(CheckpointWithoutWindows)) {
+        writer.section(Kind::Windows, content)?;
+    }
+    writer.section(Kind::Streams, streams)?;
+    writer.finish()
 }
 
 /// Removes checkpoints that no manifest names any more. One that stays costs room until the next time.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, io, ops::Bound};
 
-use super::codec::{Malformed, Put as _, Take};
+use super::{
+    codec::{Malformed, Put as _, Take},
+    renumber::Renumber,
+};
 use crate::storage::kv::{
     due::Due,
     tree::{Builder, Leaf, NEVER, Root, Tree},
@@ -52,7 +55,11 @@ pub(super) struct Gathered(BTreeMap<u32, (Builder, Due)>);
 
 impl Gathered {
     /// Adds the keys of a section.
-    pub(super) fn add(&mut self, content: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn add(
+        &mut self,
+        content: &[u8],
+        renumber: Option<&Renumber>,
+    ) -> Result<(), Malformed> {
         let mut from = Take(content);
         let (keys, due) = self.0.entry(from.narrow()?).or_default();
         let mut key = Vec::new();
@@ -63,9 +70,13 @@ impl Gathered {
             }
             key.truncate(common);
             key.extend_from_slice(from.bytes()?);
+            let (mut segment, position) = (from.narrow()?, from.narrow()?);
+            if let Some(renumber) = renumber {
+                segment = renumber.of_place(segment, position)?;
+            }
             let leaf = Leaf {
-                segment: from.narrow()?,
-                position: from.narrow()?,
+                segment,
+                position,
                 start: from.narrow()?,
                 partition: from.narrow()?,
                 version: from.number()?,
@@ -110,7 +121,7 @@ mod tests {
             }
             let mut gathered = Gathered::default();
             save(7, &tree.root(), |section| {
-                gathered.add(section).unwrap();
+                gathered.add(section, None).unwrap();
                 Ok(())
             }).unwrap();
             let trees = gathered.finish();
@@ -125,7 +136,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _read = Gathered::default().add(&bytes);
+            let _read = Gathered::default().add(&bytes, None);
         }
     }
 }

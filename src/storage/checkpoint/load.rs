@@ -11,12 +11,13 @@ use super::{
     job::remove_others,
     keys::Gathered,
     manifest::{self, Found, MANIFEST_NEW, Manifest, checkpoint_name},
+    renumber::Renumber,
 };
 use crate::storage::{
     StorageError,
-    disk::{Access, Disk},
+    disk::{Access, Disk, DiskFile},
     kv::state::State,
-    log::{Resume, header::Lsn},
+    log::{Resume, header::Lsn, is_history, segment::parse_any_file_name},
     stream::StreamIndex,
 };
 
@@ -58,8 +59,10 @@ pub(in crate::storage) fn find(
         Found::Whole(manifest) => *manifest,
         Found::Missing => return Ok(Opened::default()),
         Found::Damaged => {
-            let damaged = Some(dir.join(manifest::MANIFEST));
-            return Ok(Opened { damaged, ..Opened::default() });
+            let path = dir.join(manifest::MANIFEST);
+            // What lies there may be all that there is of the state.
+            refuse_history(disk.as_ref(), dir, "one that does not verify")?;
+            return Ok(Opened { damaged: Some(path), ..Opened::default() });
         }
     };
     let synced_lsn = manifest.resume.lsn;
@@ -86,6 +89,28 @@ pub(in crate::storage) fn find(
     }
 }
 
+/// Refuses a directory with history segments, where a manifest that names them should be.
+///
+/// # Errors
+/// [`StorageError::Corrupt`], [`StorageError::Io`].
+pub(in crate::storage) fn refuse_history(
+    disk: &dyn Disk,
+    dir: &Path,
+    found: &str,
+) -> Result<(), StorageError> {
+    let names = disk.list(dir).map_err(StorageError::io("list log", dir))?;
+    let mut numbers = names.iter().filter_map(|name| Some(parse_any_file_name(name.to_str()?)?.1));
+    if !numbers.any(is_history) {
+        return Ok(());
+    }
+    Err(StorageError::Corrupt {
+        path: dir.join(manifest::MANIFEST),
+        position: 0,
+        expected: "the manifest of a log with history".to_owned(),
+        found: found.to_owned(),
+    })
+}
+
 impl From<Malformed> for Fault {
     fn from(_: Malformed) -> Self {
         Self::Damaged
@@ -99,8 +124,36 @@ fn load(
     manifest: Manifest,
     producer_bytes_max: u64,
 ) -> Result<Loaded, Fault> {
-    let Manifest { checkpoint_bytes, mut resume, generation, is_cleaned, .. } = manifest;
     let file = disk.open(path, Access::Read).map_err(Fault::Io)?;
+    load_file(file, manifest, (disk, dir), producer_bytes_max, None)
+}
+
+/// Loads the checkpoint of a copy of another log for a shard in `dir`, where its segments have other numbers.
+/// The streams are still those of that log, but for the numbers.
+///
+/// # Errors
+/// [`StorageError::Corrupt`], [`StorageError::NewerFormat`], [`StorageError::Io`].
+pub(in crate::storage) fn load_copy(
+    (file, path): (Arc<dyn DiskFile>, &Path),
+    manifest: Manifest,
+    home: (&Arc<dyn Disk>, &Path),
+    producer_bytes_max: u64,
+    renumber: &Renumber,
+) -> Result<Loaded, StorageError> {
+    let loaded = load_file(file, manifest, home, producer_bytes_max, Some(renumber));
+    let mut loaded = loaded.map_err(|fault| fault.at(path))?;
+    loaded.streams.renumber(renumber).map_err(|fault| Fault::from(fault).at(path))?;
+    Ok(loaded)
+}
+
+fn load_file(
+    file: Arc<dyn DiskFile>,
+    manifest: Manifest,
+    (disk, dir): (&Arc<dyn Disk>, &Path),
+    producer_bytes_max: u64,
+    renumber: Option<&Renumber>,
+) -> Result<Loaded, Fault> {
+    let Manifest { checkpoint_bytes, mut resume, generation, is_cleaned, .. } = manifest;
     if file.len().map_err(Fault::Io)? != checkpoint_bytes {
         return Err(Fault::Damaged);
     }
@@ -111,7 +164,7 @@ fn load(
     while let Some(kind) = reader.next(&mut content)? {
         let from = Take(&content);
         match kind {
-            Kind::Keys => keys.add(&content)?,
+            Kind::Keys => keys.add(&content, renumber)?,
             Kind::State => {
                 let trees = std::mem::take(&mut keys).finish();
                 state = Some(State::load(from, trees, producer_bytes_max)?);

@@ -44,8 +44,8 @@ const BYTES_MAX: u64 = 64 << 20;
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct Manifest {
-    pub(super) shard: u32,
-    pub(super) cluster_id: [u8; 16],
+    pub(in crate::storage) shard: u32,
+    pub(in crate::storage) cluster_id: [u8; 16],
     /// Counts manifests; the checkpoint is named by it.
     pub(in crate::storage) generation: u64,
     /// Whether the log was ever cleaned: without its checkpoint it is of no use then.
@@ -202,6 +202,7 @@ impl Resume {
         let of_log: Vec<u64> = sealed.clone().filter(|number| !is_history(*number)).collect();
         let of_history: BTreeSet<u64> = sealed.filter(|number| is_history(*number)).collect();
         let older = &self.past.older;
+        let is_installed = self.is_installed() && self.hard_state.purged == Some(self.applied);
         of_log.is_sorted_by(|one, next| one < next)
             && !is_history(self.segment)
             && of_history.len() + of_log.len() == self.sealed.len() + 1
@@ -215,11 +216,12 @@ impl Resume {
                 [one, next] => one.last.checked_add(1) == Some(next.first),
                 _ => true,
             })
-            && last.is_some_and(|last| last.last == self.applied.index)
-            && last.is_some_and(|last| u64::from(last.segment) == self.segment)
+            && last.map_or(is_installed, |last| {
+                last.last == self.applied.index && u64::from(last.segment) == self.segment
+            })
             && terms.is_sorted_by(|one, next| one.0 < next.0)
             && terms.first().map(|(first, _)| *first) == stretches.first().map(|first| first.first)
-            && terms.last().is_some_and(|(first, term)| {
+            && terms.last().map_or(is_installed, |(first, term)| {
                 *first <= self.applied.index && *term == self.applied.term
             })
             && self.lsn > 0
@@ -255,14 +257,7 @@ pub(super) fn read(
     if let Found::Whole(manifest) = &found
         && (manifest.shard, manifest.cluster_id) != (shard, cluster_id)
     {
-        let name = |shard: u32, cluster: [u8; 16]| {
-            format!("shard {shard} of cluster {:032x}", u128::from_be_bytes(cluster))
-        };
-        return Err(StorageError::Foreign {
-            path,
-            expected: name(shard, cluster_id),
-            found: name(manifest.shard, manifest.cluster_id),
-        });
+        return Err(foreign(&path, manifest, shard, cluster_id));
     }
     Ok(found)
 }
@@ -285,7 +280,12 @@ pub(super) fn read_any(disk: &dyn Disk, path: &Path) -> Result<Found, StorageErr
     let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
     let read = file.read_at(0, &mut bytes).map_err(failed)?;
     bytes.truncate(read);
-    let Some(content) = content(&bytes) else { return Ok(Found::Damaged) };
+    parse(path, &bytes)
+}
+
+/// Reads the bytes of a manifest.
+fn parse(path: &Path, bytes: &[u8]) -> Result<Found, StorageError> {
+    let Some(content) = content(bytes) else { return Ok(Found::Damaged) };
     let format = bytes.get(4).copied().unwrap_or_default();
     if format != FORMAT {
         let path = path.to_path_buf();
@@ -293,6 +293,41 @@ pub(super) fn read_any(disk: &dyn Disk, path: &Path) -> Result<Found, StorageErr
     }
     let manifest = Manifest::decode(content);
     Ok(manifest.map_or(Found::Damaged, |manifest| Found::Whole(Box::new(manifest))))
+}
+
+/// Returns the error for what belongs to another shard or cluster.
+fn foreign(path: &Path, manifest: &Manifest, shard: u32, cluster_id: [u8; 16]) -> StorageError {
+    let name = |shard: u32, cluster: [u8; 16]| {
+        format!("shard {shard} of cluster {:032x}", u128::from_be_bytes(cluster))
+    };
+    StorageError::Foreign {
+        path: path.to_path_buf(),
+        expected: name(shard, cluster_id),
+        found: name(manifest.shard, manifest.cluster_id),
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest of a copy of a shard.
+    ///
+    /// # Errors
+    /// [`StorageError::NewerFormat`], [`StorageError::Foreign`], [`StorageError::Corrupt`].
+    pub(in crate::storage) fn of_copy(
+        path: &Path,
+        bytes: &[u8],
+        shard: u32,
+        cluster_id: [u8; 16],
+    ) -> Result<Self, StorageError> {
+        match parse(path, bytes)? {
+            Found::Whole(manifest)
+                if (manifest.shard, manifest.cluster_id) == (shard, cluster_id) =>
+            {
+                Ok(*manifest)
+            }
+            Found::Whole(manifest) => Err(foreign(path, &manifest, shard, cluster_id)),
+            Found::Missing | Found::Damaged => Err(damaged(path)),
+        }
+    }
 }
 
 /// Returns the manifest that counts, and its size; `None` where there is none.
@@ -355,12 +390,26 @@ fn content(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Makes a manifest the one that counts.
 pub(super) fn write(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> io::Result<()> {
+    stage(disk, dir, manifest)?;
+    commit(disk, dir)
+}
+
+/// Writes and syncs a manifest that does not count yet.
+pub(in crate::storage) fn stage(
+    disk: &dyn Disk,
+    dir: &Path,
+    manifest: &Manifest,
+) -> io::Result<()> {
     let temporary = dir.join(MANIFEST_NEW);
     remove_if_there(disk, &temporary)?;
     let file = disk.create(&temporary)?;
     file.write_at(0, &[IoSlice::new(&manifest.encode()?)])?;
-    file.sync_all()?;
-    disk.rename(&temporary, &dir.join(MANIFEST))?;
+    file.sync_all()
+}
+
+/// Makes the manifest that was written the one that counts. Where this fails, nobody knows which does.
+pub(in crate::storage) fn commit(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.rename(&dir.join(MANIFEST_NEW), &dir.join(MANIFEST))?;
     disk.sync_dir(dir)
 }
 

@@ -13,6 +13,7 @@
 //! - `keys`: a key index as sections.
 //! - `manifest`: what is named, and where reading begins.
 //! - `job`: writes both. `load`: reads them. `version`: which snapshot a manifest is.
+//! - `renumber`: the segments of another log, under numbers of this one.
 
 pub(in crate::storage) mod codec;
 mod file;
@@ -20,10 +21,14 @@ mod job;
 mod keys;
 mod load;
 mod manifest;
+mod renumber;
 mod version;
 
-pub(in crate::storage) use job::Capture;
+pub(in crate::storage) use job::{Capture, checkpoint_room, write_checkpoint};
 pub use job::{CheckpointDone, CheckpointJob, CheckpointResult, Finished as CheckpointFinished};
-pub(in crate::storage) use load::{Loaded, Opened, find};
-pub(in crate::storage) use manifest::{MANIFEST, Manifest, adopt, current};
+pub(in crate::storage) use load::{Loaded, Opened, find, load_copy, refuse_history};
+pub(in crate::storage) use manifest::{
+    MANIFEST, Manifest, adopt, checkpoint_name, commit, current, stage,
+};
+pub(in crate::storage) use renumber::Renumber;
 pub use version::{SnapshotFile, SnapshotReport, SnapshotVersion, inspect_snapshot};

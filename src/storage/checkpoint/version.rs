@@ -110,7 +110,7 @@ impl Manifest {
 }
 
 impl Fault {
-    fn at(self, path: &Path) -> StorageError {
+    pub(super) fn at(self, path: &Path) -> StorageError {
         match self {
             Self::Io(error) => StorageError::io("read checkpoint", path)(error),
             Self::Damaged => StorageError::Corrupt {

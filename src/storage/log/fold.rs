@@ -65,6 +65,26 @@ impl Fold {
         self.retire();
     }
 
+    /// The entries up to one are those of a snapshot, where chain and next offsets are so: none of them has a
+    /// name or a slot here. What stands behind it stays where `keeps_own`, or else goes.
+    pub(super) fn installed(
+        &mut self,
+        applied: LogId,
+        (chain, next_offsets): (Chain, BTreeMap<u32, u64>),
+        keeps_own: bool,
+    ) {
+        self.hard_state.adopt(Control::Purge(applied));
+        self.hard_state.committed = self.hard_state.committed.max(Some(applied.index));
+        self.past_chain = chain;
+        self.covered = Some(applied.index);
+        if keeps_own {
+            self.index.begin_behind(applied.index);
+        } else {
+            self.index.clear();
+            (self.chain, self.next_offsets) = (chain, next_offsets);
+        }
+    }
+
     /// Returns the last entry, or else the purge mark.
     pub(super) fn last(&self) -> Option<LogId> {
         // The mark may lie above the last entry; then it is the end of the log.

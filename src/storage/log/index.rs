@@ -254,6 +254,24 @@ impl EntryIndex {
         }
     }
 
+    /// Forgets the entries up to one that is written: the log begins behind it.
+    pub(super) fn begin_behind(&mut self, last: u64) {
+        self.older.clear();
+        self.stretches.clear();
+        while self.first <= last && self.places.pop_front().is_some() {
+            self.first += 1;
+        }
+        while self.terms.get(1).is_some_and(|(first, _)| *first <= self.first) {
+            self.terms.pop_front();
+        }
+        if let Some((first, _)) = self.terms.front_mut() {
+            *first = self.first.max(*first);
+        }
+        if self.places.is_empty() {
+            self.terms.clear();
+        }
+    }
+
     /// Forgets everything: what comes next starts elsewhere.
     pub(super) fn clear(&mut self) {
         self.older.clear();
@@ -329,6 +347,26 @@ mod tests {
         assert_eq!(later.last(), Some(id(1, 6)), "what is covered stays");
         later.clear();
         assert_eq!((later.first(), later.last()), (None, None));
+    }
+
+    #[test]
+    fn what_lies_behind_a_place_keeps_its_name_and_its_slot() {
+        let mut index = EntryIndex::default();
+        for at in 2..10 {
+            index.push(id(at / 4, at));
+            let position = u32::try_from(at).unwrap() * 100;
+            index.set_place(id(at / 4, at), Place { segment: 1, position });
+        }
+        index.forget(3);
+        index.begin_behind(7);
+        assert_eq!((index.first(), index.last()), (Some(id(2, 8)), Some(id(2, 9))));
+        assert_eq!(index.place(8), Some(Place { segment: 1, position: 800 }));
+        assert_eq!((index.place(7), index.id_at(7), index.stretches_in(1)), (None, None, vec![]));
+        assert_eq!(index.past(9).terms, [(8, 2)]);
+        index.begin_behind(9);
+        assert_eq!((index.first(), index.last()), (None, None));
+        index.push(id(3, 10));
+        assert_eq!((index.first(), index.last()), (Some(id(3, 10)), Some(id(3, 10))));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod fold;
 pub mod header;
 mod history;
 mod index;
+mod install;
 mod job;
 mod mmap;
 pub mod options;
@@ -45,7 +46,7 @@ pub use recovery::{JudgedLog, Recovery, inspect};
 pub(super) use resume::{Resume, ResumePlan};
 pub(super) use segments::PinnedSegments;
 pub use segments::{Segment, Segments};
-pub(super) use walk::positions;
+pub(super) use walk::{positions, walk};
 pub use writer::{Log, LogState};
 
 #[cfg(test)]

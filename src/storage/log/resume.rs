@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     entry::LogId,
     fold::Chain,
-    header::{ENTRY_HEADER_BYTES, EntryHeader, Lsn},
+    header::Lsn,
     index::{Past, Place},
     segment::HardState,
     segments::Segments,
@@ -40,6 +40,14 @@ pub(in crate::storage) struct Resume {
     pub(in crate::storage) chain: Chain,
     /// The next offset of each partition.
     pub(in crate::storage) next_offsets: BTreeMap<u32, u64>,
+}
+
+impl Resume {
+    /// Returns whether the state is that of a snapshot of another replica. Reading then begins behind an entry
+    /// that may be any: the entries up to the checkpoint's lie in history segments alone.
+    pub(in crate::storage) fn is_installed(&self) -> bool {
+        self.past.stretches.is_empty()
+    }
 }
 
 /// What is to be looked up of an entry, for reading to begin behind it.
@@ -112,12 +120,7 @@ impl ResumePlan {
             .get(number)
             .ok_or_else(|| lost(format!("segment {number} is not part of the log")))?;
         let position = u64::from(self.place.position);
-        let head = segment.read(position, ENTRY_HEADER_BYTES)?;
-        let Some(head) = head.first_chunk::<ENTRY_HEADER_BYTES>() else {
-            return Err(segment.corrupt(position, "an entry", "the end of the file"));
-        };
-        let (header, header_crc) = EntryHeader::decode(head, &segment.seed)
-            .map_err(|fault| segment.header_fault(position, fault))?;
+        let (header, header_crc) = segment.read_header(position)?;
         if (header.term, header.index) != (self.applied.term, self.applied.index) {
             let expected = format!("entry {}", self.applied.index);
             return Err(segment.corrupt(position, &expected, &format!("entry {}", header.index)));

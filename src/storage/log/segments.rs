@@ -212,6 +212,18 @@ impl Segment {
         Ok((header, item))
     }
 
+    /// Reads the header of the entry that starts at `position`, and returns it with its CRC.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`].
+    pub(super) fn read_header(&self, position: u64) -> Result<(EntryHeader, u32), StorageError> {
+        let head = self.read(position, ENTRY_HEADER_BYTES)?;
+        let Some(head) = head.first_chunk::<ENTRY_HEADER_BYTES>() else {
+            return Err(self.corrupt(position, "an entry", "the end of the file"));
+        };
+        EntryHeader::decode(head, &self.seed).map_err(|fault| self.header_fault(position, fault))
+    }
+
     /// Returns the error for damage at `position`.
     pub fn corrupt(&self, position: u64, expected: &str, found: &str) -> StorageError {
         corrupt(&self.path, position, expected, found)
@@ -333,6 +345,28 @@ impl Segments {
             }
             next
         });
+    }
+
+    /// Puts segments into the place of all that stand before a number; returns those, which are still read
+    /// until they are removed.
+    pub(in crate::storage) fn begin_with(
+        &self,
+        segments: &[Arc<Segment>],
+        number: u64,
+    ) -> Vec<Arc<Segment>> {
+        let before = self.known.load();
+        let gone = before.order.iter().take_while(|other| **other != number);
+        let gone = gone.filter_map(|number| before.by_number.get(number).cloned()).collect();
+        self.known.rcu(|now| {
+            let mut next = Known::clone(now);
+            let own = next.order.iter().position(|other| *other == number);
+            let own = next.order.split_off(own.unwrap_or(next.order.len()));
+            next.order = segments.iter().map(|segment| segment.number).chain(own).collect();
+            let shown = segments.iter().map(|it| (it.number, Arc::clone(it)));
+            next.by_number.extend(shown);
+            next
+        });
+        gone
     }
 
     /// Returns the segments as they are now: what is removed later stays readable there.

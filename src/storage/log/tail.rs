@@ -79,6 +79,16 @@ impl TailCache {
         }
     }
 
+    /// Drops the entries up to one.
+    pub(super) fn drop_up_to(&mut self, last: u64) {
+        while let Some(oldest) = self.entries.front()
+            && oldest.entry.id.index <= last
+        {
+            self.bytes -= oldest.bytes;
+            self.entries.pop_front();
+        }
+    }
+
     /// Makes room: drops the oldest entries that are synced and at or below `applied`.
     pub(super) fn evict(&mut self, applied: u64, synced_lsn: Lsn) {
         while self.bytes > self.bytes_max

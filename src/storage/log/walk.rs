@@ -69,7 +69,10 @@ pub(in crate::storage) fn positions(
 }
 
 /// As [`positions`], of a segment that is at hand.
-pub(super) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, StorageError> {
+pub(in crate::storage) fn walk(
+    segment: &Segment,
+    stretch: Stretch,
+) -> Result<Vec<u32>, StorageError> {
     let count = usize::try_from(stretch.last - stretch.first + 1).unwrap_or(usize::MAX);
     let mut found: Vec<u32> = Vec::new();
     let mut window = (0, Bytes::new());
@@ -83,15 +86,13 @@ pub(super) fn walk(segment: &Segment, stretch: Stretch) -> Result<Vec<u32>, Stor
         if header.kind.is_control() || !(stretch.first..=stretch.last).contains(&header.index) {
             continue;
         }
-        // One that comes again was truncated before: the last is the one that lives.
+        // One that comes again was truncated before: the last is the one that lives. So was one that comes
+        // before those it follows.
         let at = usize::try_from(header.index - stretch.first).unwrap_or(usize::MAX);
-        if at < found.len() {
+        if at <= found.len() {
             found.truncate(at);
+            found.push(start);
         }
-        if at != found.len() {
-            break;
-        }
-        found.push(start);
     }
     if found.len() == count {
         return Ok(found);
@@ -115,4 +116,43 @@ fn header_at(
     *window = (position, segment.read(position, WINDOW_BYTES)?);
     // Zeros are no header: behind the end of the file there is none.
     Ok(inside(window).unwrap_or([0; ENTRY_HEADER_BYTES]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, path::Path};
+
+    use super::*;
+    use crate::storage::{
+        disk::{Disk as _, sim::SimDisk},
+        log::{
+            entry::{Item, LogId, Payload, Stamp},
+            header::Seed,
+        },
+    };
+
+    #[test]
+    fn what_was_truncated_is_passed_over_wherever_it_stands() {
+        let path = Path::new("/0000000000000007-0000000003.log");
+        let file = SimDisk::new().create(path).unwrap();
+        let segment = Segment::new(3, path.into(), file, Seed::new(7, 3));
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        let mut places = Vec::new();
+        // Another leader's from the middle on, which the segment began with; then those that live, twice in part.
+        let indexes = (14..18).chain(11..15).chain(13..20);
+        for (lsn, index) in (1..).zip(indexes) {
+            let id = LogId { term: lsn, index };
+            let item = Item::Entry(Entry { id, is_void: false, payload: Payload::Blank });
+            let stamp = Stamp { lsn, synced_lsn: 0, committed: None, prev_crc: 0 };
+            let encoded = item.encode(stamp, &segment.seed);
+            let slices: Vec<IoSlice<'_>> = encoded.slices().collect();
+            segment.file.write_at(position, &slices).unwrap();
+            places.push(u32::try_from(position).unwrap());
+            position += encoded.len;
+        }
+        segment.seal(position);
+        let found = walk(&segment, Stretch { first: 11, last: 18, segment: 3 }).unwrap();
+        assert_eq!(found, [&places[4..6], &places[8..14]].concat());
+        assert!(walk(&segment, Stretch { first: 10, last: 18, segment: 3 }).is_err());
+    }
 }

@@ -323,17 +323,17 @@ impl Log {
         Ok(self.last_lsn())
     }
 
-    fn enqueue(&mut self, item: Item, bytes: u64) {
+    pub(super) fn enqueue(&mut self, item: Item, bytes: u64) {
         self.pending.push_back(Pending { lsn: self.next_lsn, item, bytes });
         self.pending_bytes += bytes;
         self.next_lsn += 1;
     }
 
-    fn last_lsn(&self) -> Lsn {
+    pub(super) fn last_lsn(&self) -> Lsn {
         self.next_lsn - 1
     }
 
-    fn check_usable(&self) -> Result<(), StorageError> {
+    pub(super) fn check_usable(&self) -> Result<(), StorageError> {
         if self.has_failed {
             return Err(StorageError::Failed { path: self.dir.clone() });
         }

@@ -23,9 +23,11 @@ impl Shard {
         let log = self.log();
         let (first, committed) = (log.first_index(), log.committed().map(|id| id.index));
         drop(log);
-        let (Some(first), Some(committed)) = (first, committed) else { return Ok(()) };
-        let mut next = self.state().applied().map_or(first, |applied| applied.index + 1);
-        while next <= committed {
+        // A log without entries may have a state that was installed.
+        let last = first.and(committed);
+        let applied = self.state().applied().map(|applied| applied.index + 1);
+        let mut next = applied.or(first).unwrap_or_default();
+        while let Some(committed) = last.filter(|last| next <= *last) {
             let plan = self.log().plan_fold(next..committed + 1, FOLD_BYTES);
             let entries = plan.run()?;
             let ids: Vec<LogId> = entries.iter().map(|entry| entry.id).collect();

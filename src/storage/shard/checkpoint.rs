@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak},
 };
 
-use bytes::Bytes;
-
 use super::Shard;
 use crate::storage::{
     CheckpointDone, CheckpointFinished, CheckpointJob, CheckpointResult, SnapshotVersion,
@@ -35,8 +33,6 @@ pub(super) struct Checkpoints {
     pub(super) bytes: u64,
     /// Where it was taken.
     pub(super) applied: Option<LogId>,
-    /// The membership there.
-    pub(super) membership: Option<(LogId, Bytes)>,
     /// The number of the last one's manifest.
     pub(super) generation: u64,
     /// Whether the log was ever cleaned.
@@ -47,9 +43,13 @@ pub(super) struct Checkpoints {
     pub(super) gone: Vec<Arc<Segment>>,
     /// Those of them that were so at the last look.
     pub(super) going: Vec<Arc<Segment>>,
+    /// The snapshot of another replica that is being prepared, if it still is.
+    pub(super) installing: Weak<()>,
+    /// Counts those that were.
+    pub(super) installs: u64,
     /// Snapshots that somebody may hold.
     pub(super) copied: Vec<Weak<SnapshotVersion>>,
-    is_under_way: bool,
+    pub(super) is_under_way: bool,
     /// A cleaning stopped half way: what is in memory must not be written.
     pub(super) is_broken: bool,
 }
@@ -57,6 +57,19 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     pub(super) fn new(every_bytes: u64) -> Self {
         Self { every_bytes, ..Self::default() }
+    }
+
+    /// Returns whether a snapshot of another replica is prepared: what the shard has is about to go.
+    pub(super) fn is_installing(&self) -> bool {
+        self.installing.strong_count() > 0
+    }
+
+    /// Hears that a snapshot of another replica has taken the place of everything.
+    pub(super) fn installed(&mut self, grown_bytes: u64, gone: &[Arc<Segment>]) {
+        (self.grown_bytes, self.failed_at) = (grown_bytes, None);
+        self.is_cleaned = true;
+        self.retired.clear();
+        self.gone.extend(gone.iter().cloned());
     }
 }
 
@@ -131,7 +144,7 @@ impl Shard {
         grown_bytes: u64,
         gives_back: bool,
     ) -> Option<CheckpointJob> {
-        if known.is_under_way || known.is_broken {
+        if known.is_under_way || known.is_broken || known.is_installing() {
             return None;
         }
         let (state, next_offsets, bytes_likely, streams) = {
@@ -182,20 +195,12 @@ impl Shard {
             known.bytes = *bytes;
             known.applied = Some(finished.applied);
             known.generation = finished.generation;
-            known.membership.clone_from(&finished.membership);
             let gone: Vec<_> = known.retired.drain(..finished.retired).collect();
             known.gone.extend(gone.iter().cloned());
             drop(known);
             self.remove_files(&gone);
             self.log().covered(finished.applied, finished.chain);
         }
-    }
-
-    /// Returns where the last checkpoint was taken, and the membership there with the entry that set it.
-    #[expect(clippy::type_complexity, reason = "as `Shard::applied` has them")]
-    pub fn last_snapshot(&self) -> Option<(LogId, Option<(LogId, Bytes)>)> {
-        let known = self.checkpoints();
-        known.applied.map(|applied| (applied, known.membership.clone()))
     }
 
     /// Returns where the last checkpoint was taken, and its size.

@@ -52,6 +52,8 @@ pub enum CleanStep {
 pub struct CleanJob {
     home: Home,
     number: u64,
+    /// How many snapshots had been prepared.
+    installs: u64,
     sources: Vec<Source>,
     view: View,
     /// Bytes, about, that wait for this cleaning and others.
@@ -185,9 +187,13 @@ impl Shard {
     /// Returns what cleaning does next; `None` where nothing is worth it.
     pub fn next_cleaning(&self) -> Option<CleanStep> {
         // Room that is not given back yet comes first: the next checkpoint has it.
-        if !self.checkpoints().retired.is_empty() {
-            return None;
-        }
+        let installs = {
+            let known = self.checkpoints();
+            if !known.retired.is_empty() || known.is_installing() {
+                return None;
+            }
+            known.installs
+        };
         let candidates = self.candidates()?;
         let run = choose(&candidates, self.segment_bytes_max)?;
         let log = self.log();
@@ -219,7 +225,9 @@ impl Shard {
             .all(|candidate| !candidate.has_dead);
         let view = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
         let needless_bytes = candidates.iter().map(|candidate| candidate.needless_bytes).sum();
-        Some(CleanStep::Clean(CleanJob { home, number, sources: sources?, view, needless_bytes }))
+        let sources = sources?;
+        let job = CleanJob { home, number, installs, sources, view, needless_bytes };
+        Some(CleanStep::Clean(job))
     }
 
     /// Returns the segments that may be cleaned, in the order of the log. Tombstones count where they may go:
@@ -266,6 +274,13 @@ impl Shard {
         let CleanDone { segment, tracks, mut usage, .. } = done;
         // A checkpoint meanwhile would have an index that points at what its manifest does not name.
         let _no_checkpoint = self.relocation();
+        if self.checkpoints().installs != job.installs {
+            // What it was made of is about to go, or has gone, for a snapshot of another replica.
+            if let Some(segment) = &segment {
+                let _removed = job.home.disk.remove(&segment.path);
+            }
+            return Ok(());
+        }
         if let Some(segment) = &segment {
             self.segments.show(segment);
             self.stream().expect(segment.number, usage);

@@ -48,6 +48,14 @@ enum Source {
 }
 
 impl CopyPart {
+    /// Returns the file, and what it is called in messages; `None` for the manifest.
+    pub(super) fn file(&self) -> Option<(Arc<dyn DiskFile>, &Path)> {
+        match &self.source {
+            Source::File(file) => Some((Arc::clone(file), &self.path)),
+            Source::Memory(_) => None,
+        }
+    }
+
     /// Reads bytes of it, fewer at its end.
     ///
     /// # Errors
@@ -74,6 +82,31 @@ impl CopyPart {
             });
         }
         Ok(bytes.freeze())
+    }
+}
+
+impl ShardCopy {
+    /// Opens the copy of a shard that was made in a directory; `None` where there is no manifest.
+    ///
+    /// # Errors
+    /// As [`Shard::copy`], and [`StorageError::Foreign`].
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        shard: u32,
+        cluster_id: [u8; 16],
+    ) -> Result<Option<Self>, StorageError> {
+        let found = current(disk, dir, shard, cluster_id)?;
+        found.map(|(manifest, bytes)| copy_of(disk, dir, &manifest, bytes)).transpose()
+    }
+
+    /// Returns one of the files.
+    pub(super) fn part(&self, name: &str) -> Result<(Arc<dyn DiskFile>, &Path), StorageError> {
+        let part = self.parts.iter().find(|part| part.name == name).and_then(CopyPart::file);
+        part.ok_or_else(|| StorageError::Snapshot {
+            index: self.version.applied.index,
+            reason: format!("it has no file {name}"),
+        })
     }
 }
 

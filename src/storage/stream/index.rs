@@ -1,5 +1,6 @@
 //! All segments of a shard: which of them a partition is in, and how far it is readable.
 
+mod moved;
 mod saved;
 
 use std::{

@@ -29,8 +29,6 @@ const WINDOWS_BYTES: usize = 1 << 20;
 pub(in crate::storage) struct SavedState {
     /// The entry.
     pub(in crate::storage) applied: LogId,
-    /// The membership there.
-    pub(in crate::storage) membership: Option<(LogId, Bytes)>,
     /// The sequencer's chain there.
     pub(in crate::storage) chain: Chain,
     /// Everything but windows and keys.
@@ -98,7 +96,6 @@ impl State {
         let roots = self.indexes.iter().map(|(collection, index)| (*collection, index.tree.root()));
         Some(SavedState {
             applied,
-            membership: self.membership.clone(),
             chain: self.chain,
             section,
             windows: self.windows.save(WINDOWS_BYTES),

@@ -73,6 +73,12 @@ pub struct JudgedLog {
 }
 
 impl JudgedLog {
+    /// Returns whether the log has none of the entries up to its purge mark.
+    pub(in crate::storage) fn begins_behind_its_mark(&self) -> bool {
+        let mark = self.log.state().purged.map(|mark| mark.index);
+        mark.is_some_and(|mark| self.log.first_index().is_none_or(|first| first > mark))
+    }
+
     /// Makes durable what the log will go on from, and cuts what was torn.
     ///
     /// # Errors

@@ -68,8 +68,9 @@ pub(super) fn check(
 fn check_entry(found: &Found, resume: &Resume) -> Result<(), StorageError> {
     let segment = segment(found, resume.log_id, resume.segment, resume.position);
     let (header, _) = segment.read_entry(resume.start, Check::Full)?;
-    let is_it = (header.lsn, header.term, header.index)
-        == (resume.lsn, resume.applied.term, resume.applied.index)
+    let is_named = (header.term, header.index) == (resume.applied.term, resume.applied.index);
+    let is_it = header.lsn == resume.lsn
+        && (is_named || resume.is_installed())
         && resume.start + header.total_bytes() == resume.position;
     if is_it {
         return Ok(());
