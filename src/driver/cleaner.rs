@@ -132,9 +132,11 @@ impl CleanerParts {
         });
         let done = match written {
             Ok(done) => done,
-            Err(error) => {
-                warn!(shard = self.number, %error, "the log was not cleaned");
-                return Ok(RETRY_AFTER);
+            Err(failed) => {
+                warn!(shard = self.number, error = %failed, "the log was not cleaned");
+                self.shard.not_cleaned(&failed);
+                // What can be read is cleaned without the rest.
+                return Ok(if failed.unreadable.is_some() { LOOK_EVERY } else { RETRY_AFTER });
             }
         };
         let (read, written) = (done.read_bytes, done.written_bytes);

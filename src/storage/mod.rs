@@ -33,8 +33,8 @@ pub use error::StorageError;
 pub use kv::{range::KeyRange, snapshot::ShardSnapshot};
 pub use shard::{
     CHECKPOINT_BYTES, CleanDone, CleanJob, CleanStep, CopyPart, Fetched, Found, Install, Installed,
-    JudgedShard, Overdue, PreparedSnapshot, Shard, ShardCopy, ShardOptions, ShardStats, Snapshot,
-    TOMBSTONE_GRACE_MS, adopt,
+    JudgedShard, NotCleaned, Overdue, PreparedSnapshot, Shard, ShardCopy, ShardOptions, ShardStats,
+    Snapshot, TOMBSTONE_GRACE_MS, adopt,
 };
 pub use stream::{Bounds, SidecarDone, SidecarJob, TrimPoint};
 pub use values::ValueReader;

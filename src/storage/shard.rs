@@ -37,7 +37,7 @@ use arc_swap::ArcSwap;
 
 use self::checkpoint::{Checkpoints, no_streams};
 pub use self::{
-    clean::{CleanDone, CleanJob, CleanStep},
+    clean::{CleanDone, CleanJob, CleanStep, NotCleaned},
     copy::{CopyPart, ShardCopy, adopt},
     install::{Install, Installed, PreparedSnapshot},
     read::{Found, Snapshot},

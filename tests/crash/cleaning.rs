@@ -15,7 +15,9 @@ use super::{
     oracle::{Tally, Where, apply_rest, check_cleaned, check_shard},
     power::{say, seeds},
     rig::DIR,
-    shard::{CHECKPOINT_BYTES, COLLECTION, Load, checkpoint, open_with, run_cleaned, run_with},
+    shard::{
+        CHECKPOINT_BYTES, COLLECTION, Load, checkpoint, open_with, run_all, run_cleaned, run_with,
+    },
 };
 
 #[test]
@@ -184,6 +186,51 @@ fn check_ended(load: &Load) -> Result<(), String> {
     apply_rest(&shard)?;
     let count = load.models.len();
     check_shard(&shard, load, (count, count))
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_passed_over_and_the_others_are_cleaned() {
+    let load = run_all(4, 300, CHECKPOINT_BYTES, false);
+    let (disk, shard) = (&load.disk, &load.shard);
+    shard.mark_synced();
+    load.drive();
+    let mut logs: Vec<String> = files_of(disk)
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.ends_with(".log"))
+        .collect();
+    logs.sort();
+    let damaged = Path::new(DIR).join(&logs[logs.len() / 3]);
+    let (mut refused, mut cleaned) = (0, 0);
+    while let Some(step) = shard.next_cleaning() {
+        match step {
+            CleanStep::Purge(up_to) => {
+                shard.purge(up_to).unwrap();
+                load.drive();
+                if refused + cleaned == 0 {
+                    disk.flip_bit(&damaged, 4096 + 100, 3).unwrap();
+                }
+            }
+            CleanStep::Clean(job) => match job.run(&mut |_| {}) {
+                Ok(done) => {
+                    shard.cleaned(job, done, &mut || {}).unwrap();
+                    cleaned += 1;
+                    load.drive();
+                    let (finished, result) = shard.checkpoint_now().unwrap().run();
+                    shard.checkpointed(finished, &result);
+                    result.unwrap();
+                }
+                Err(failed) => {
+                    assert!(failed.unreadable.is_some(), "{failed}");
+                    shard.not_cleaned(&failed);
+                    refused += 1;
+                }
+            },
+        }
+    }
+    say(&format!("{cleaned} cleanings beside a damaged segment"));
+    assert_eq!(refused, 1, "it is not tried again");
+    assert!(cleaned > 1 && disk.exists(&damaged).unwrap());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! When a checkpoint is due, and what a shard opens with.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak},
 };
@@ -50,6 +51,8 @@ pub(super) struct Checkpoints {
     /// Snapshots that somebody may hold.
     pub(super) copied: Vec<Weak<SnapshotVersion>>,
     pub(super) is_under_way: bool,
+    /// Segments that cannot be cleaned because they cannot be read.
+    pub(super) unreadable: BTreeSet<u64>,
     /// A cleaning stopped half way: what is in memory must not be written.
     pub(super) is_broken: bool,
 }

@@ -81,13 +81,31 @@ pub struct CleanDone {
     pub written_bytes: u64,
 }
 
+/// Why nothing was cleaned.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotCleaned {
+    /// What failed.
+    #[source]
+    pub error: StorageError,
+    /// The segment that cannot be read, if it was that.
+    pub unreadable: Option<u64>,
+}
+
+impl From<StorageError> for NotCleaned {
+    fn from(error: StorageError) -> Self {
+        Self { error, unreadable: None }
+    }
+}
+
 impl CleanJob {
     /// Writes what is left of the segments. `pace` hears how many bytes were read since it was called
     /// last, and may wait.
     ///
     /// # Errors
-    /// [`StorageError::Io`] and [`StorageError::Corrupt`]: nothing was changed then.
-    pub fn run(&self, pace: &mut dyn FnMut(u64)) -> Result<CleanDone, StorageError> {
+    /// [`StorageError::Io`] and [`StorageError::Corrupt`]: nothing was changed then. To be told to
+    /// [`Shard::not_cleaned`].
+    pub fn run(&self, pace: &mut dyn FnMut(u64)) -> Result<CleanDone, NotCleaned> {
         let mut writer = HistoryWriter::create(&self.home, self.number)?;
         let mut done = CleanDone {
             segment: None,
@@ -118,16 +136,18 @@ impl CleanJob {
         latest: &mut Latest,
         (writer, done): (&mut HistoryWriter, &mut CleanDone),
         pace: &mut dyn FnMut(u64),
-    ) -> Result<(), StorageError> {
+    ) -> Result<(), NotCleaned> {
+        let unreadable = Some(source.segment.number);
+        let bad = |error| NotCleaned { error, unreadable };
         let number = u32::try_from(source.segment.number).unwrap_or(u32::MAX);
-        let mut entries = source.entries()?;
-        while let Some((position, header, item)) = entries.next()? {
+        let mut entries = source.entries().map_err(bad)?;
+        while let Some((position, header, item)) = entries.next().map_err(bad)? {
             done.read_bytes += header.total_bytes();
             pace(header.total_bytes());
             let Item::Entry(entry) = item else { continue };
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             let place = Place { segment: number, position };
-            let left = self.view.left_of(&entry, place, latest)?;
+            let left = self.view.left_of(&entry, place, latest).map_err(bad)?;
             let Left { entry: Some(entry), tombstones } = left else { continue };
             done.usage.tombstones += tombstones;
             if let Payload::Normal(write) = &entry.payload {
@@ -171,11 +191,14 @@ struct Candidate {
     needless_bytes: u64,
     /// It holds records that were replaced or cut.
     has_dead: bool,
+    /// What is to be kept of it could not be written elsewhere.
+    is_unreadable: bool,
 }
 
 impl Candidate {
     fn is_worth_it(&self) -> bool {
-        self.records == 0 || self.needless * 100 >= self.records * NEEDLESS_PERCENT
+        let is_needless = self.needless * 100 >= self.records * NEEDLESS_PERCENT;
+        !self.is_unreadable && (self.records == 0 || is_needless)
     }
 
     fn left_bytes(&self) -> u64 {
@@ -235,6 +258,7 @@ impl Shard {
     fn candidates(&self) -> Option<Vec<Candidate>> {
         let (applied, _) = self.last_checkpoint()?;
         let resume = self.log().segment_of(applied.index)?;
+        let unreadable = self.checkpoints().unreadable.clone();
         let log_time_ms = self.log_time_ms();
         let grace_ms = i64::try_from(self.tombstone_grace_ms).unwrap_or(i64::MAX);
         let stream = self.stream();
@@ -253,9 +277,15 @@ impl Shard {
                 records: usage.records,
                 needless_bytes: usage.needless_bytes(bytes, tombstones_go),
                 has_dead,
+                is_unreadable: unreadable.contains(&number),
             });
         }
         Some(candidates)
+    }
+
+    /// Hears why nothing was cleaned: a segment that cannot be read is passed over until the next start.
+    pub fn not_cleaned(&self, failed: &NotCleaned) {
+        self.checkpoints().unreadable.extend(failed.unreadable);
     }
 
     /// Puts what was written into the place of what it was made of. Writers and readers go on; `between` is
@@ -395,7 +425,8 @@ fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<u64>> {
         .enumerate()
         .filter(|(_, it)| it.is_worth_it())
         .max_by_key(|(_, it)| (it.needless, it.bytes))?;
-    let is_good = |it: &Candidate| it.is_worth_it() || it.left_bytes() < bytes_max / 8;
+    let is_small = |it: &Candidate| !it.is_unreadable && it.left_bytes() < bytes_max / 8;
+    let is_good = |it: &Candidate| it.is_worth_it() || is_small(it);
     let chosen = candidates.get(best)?;
     let (mut left, mut read) = (chosen.left_bytes(), chosen.bytes);
     let (mut first, mut end) = (best, best + 1);
@@ -426,7 +457,8 @@ mod tests {
 
     fn candidate(number: u64, records: u64, needless: u64) -> Candidate {
         let (bytes, needless_bytes) = (records * 10, needless * 10);
-        Candidate { number, bytes, needless, records, needless_bytes, has_dead: needless > 0 }
+        let (has_dead, is_unreadable) = (needless > 0, false);
+        Candidate { number, bytes, needless, records, needless_bytes, has_dead, is_unreadable }
     }
 
     #[test]
@@ -446,6 +478,11 @@ mod tests {
         assert_eq!(choose(&all[..1], 10_000), None);
         let needless: Vec<Candidate> = (1..=20).map(|number| candidate(number, 100, 100)).collect();
         assert_eq!(choose(&needless, 1000), Some((13..=20).collect()), "not all at once");
+        let mut damaged = all;
+        damaged[2].is_unreadable = true;
+        assert_eq!(choose(&damaged, 1000), Some(vec![1, 2]), "it is passed over");
+        damaged[1].is_unreadable = true;
+        assert_eq!(choose(&damaged, 1000), Some(vec![4, 5]));
         assert_eq!(choose(&[], 1), None);
         assert_eq!(choose(&[candidate(9, 0, 0)], 1), Some(vec![9]), "it holds nothing");
     }
