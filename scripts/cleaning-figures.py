@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures what cleaning costs the writers, and how much of the disk it leaves.
 
-usage: cleaning-figures.py PRKDB-BINARY [--rounds 3] [--seconds 40] [--keys 200000] [--value 500] [--results FILE.json]
+usage: cleaning-figures.py PRKDB-BINARY [--rounds 3] [--seconds 40] [--keys 200000] [--value 500] [--trace]
+                           [--results FILE.json]
 
 A release build, as root, on a machine that does nothing else. In each round two nodes run, one after the other, with the
 same load: the same keys are put again and again, as fast as it goes, into a collection that is compacted on the
@@ -9,6 +10,10 @@ one node and kept whole on the other; beside that a producer sends batches of 10
 times them. Figures: the latencies of the producer, and how often the log was synced for how long; for the
 compacted collection also the bytes of the log, sampled ten times a second after the first checkpoint, against
 what is alive.
+
+With --trace, which takes strace, it is seen for every stall what the disk did meanwhile: a time of more than 50 ms
+between two answers to the producer is explained if it is not more than 50 ms without the time in which the node had
+a sync under way.
 
 Figures go to stdout as Markdown, raw ones to the results file. Works in a new directory below the current one,
 which needs room for --seconds of writing.
@@ -28,6 +33,9 @@ import time
 import urllib.request
 
 DATA_SHARD = "shard-0000000001"
+STALL_S = 0.050
+# strace is the grandchild: the process is the one that is measured.
+STRACE = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-T", "-e", "signal=none"]
 
 
 def say(text):
@@ -35,10 +43,12 @@ def say(text):
 
 
 class Node:
-    def __init__(self, binary, work):
+    def __init__(self, binary, work, traced):
         self.binary, self.dir = binary, os.path.join(work, "data")
+        self.syncs = os.path.join(work, "syncs")
+        trace = [*STRACE, "-e", "trace=fdatasync,fsync", "-o", self.syncs] if traced else []
         self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", self.dir],
+            [*trace, binary, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", self.dir],
             stdout=subprocess.PIPE, stderr=open(os.path.join(work, "log"), "a"), text=True,
         )
         line = self.process.stdout.readline()
@@ -85,6 +95,41 @@ class Node:
         self.process.wait(60)
 
 
+def calls(path, name):
+    """When each call of a trace began and ended, of those that returned something."""
+    under_way, found = {}, []
+    with open(path) as lines:
+        for line in lines:
+            whole = re.match(r"(\d+) +(\d+\.\d+) " + name + r"\(.*= (-?\d+).*<(\d+\.\d+)>$", line)
+            begun = re.match(r"(\d+) +(\d+\.\d+) " + name + r"\(.*<unfinished \.\.\.>$", line)
+            ended = re.match(r"(\d+) +(\d+\.\d+) <\.\.\. " + name + r" resumed>.*= (-?\d+)", line)
+            if whole:
+                at = float(whole[2])
+                found.append((at, at + float(whole[4]), int(whole[3])))
+            elif begun:
+                under_way[begun[1]] = float(begun[2])
+            elif ended and ended[1] in under_way:
+                found.append((under_way.pop(ended[1]), float(ended[2]), int(ended[3])))
+    return found
+
+
+def stalls(syncs, answers):
+    """Returns for each stall how long it was, how much of it a sync was under way, and the longest of those."""
+    times = sorted(ended for _, ended, got in answers if got > 0)
+    found = []
+    for before, after in zip(times, times[1:]):
+        if after - before <= STALL_S:
+            continue
+        inside = sorted((begun, ended) for begun, ended, _ in syncs if begun < after and ended > before)
+        covered, reached = 0.0, before
+        for begun, ended in inside:
+            begun, ended = max(begun, reached), min(ended, after)
+            covered, reached = covered + max(0.0, ended - begun), max(reached, ended)
+        longest = max((ended - begun for begun, ended in inside), default=0.0)
+        found.append({"ms": (after - before) * 1000, "syncing_ms": covered * 1000, "longest_sync_ms": longest * 1000})
+    return found
+
+
 class Load(threading.Thread):
     """The same file again and again."""
 
@@ -112,9 +157,11 @@ class Disk(threading.Thread):
             time.sleep(0.1)
 
 
-def measure(binary, cleanup, path, seconds):
+def measure(binary, cleanup, path, seconds, traced):
     with tempfile.TemporaryDirectory(dir=".", prefix="cleaning-") as work:
-        node = Node(binary, work)
+        node = Node(binary, work, traced)
+        answers = os.path.join(work, "answers")
+        trace = [*STRACE, "-e", "trace=recvfrom", "-o", answers] if traced else []
         try:
             node.run(f"collection create load --cleanup {cleanup}", stdout=subprocess.DEVNULL)
             until = time.monotonic() + seconds
@@ -125,7 +172,7 @@ def measure(binary, cleanup, path, seconds):
             disk.start()
             # It refuses to measure on a busy machine, and here the load is what is measured: it is not told.
             unseen = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /proc/stat && exec "$@"', "sh"]
-            subprocess.run([*unseen, binary, "--server", node.server, *words.split()], check=True,
+            subprocess.run([*unseen, *trace, binary, "--server", node.server, *words.split()], check=True,
                            stdout=subprocess.DEVNULL)
             load.join()
             disk.join()
@@ -148,6 +195,9 @@ def measure(binary, cleanup, path, seconds):
                 "disk_max_bytes": max(disk.samples),
                 "disk_last_bytes": node.log_bytes(),
             }
+            if traced:
+                syncs = [call for name in ("fdatasync", "fsync") for call in calls(node.syncs, name)]
+                found["stalls"] = stalls(syncs, calls(answers, "recvfrom"))
             return found
         finally:
             node.stop()
@@ -160,6 +210,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=40)
     parser.add_argument("--keys", type=int, default=200_000)
     parser.add_argument("--value", type=int, default=500)
+    parser.add_argument("--trace", action="store_true")
     parser.add_argument("--results")
     args = parser.parse_args()
     binary = os.path.abspath(args.binary)
@@ -172,7 +223,7 @@ def main():
         rounds = []
         for number in range(args.rounds):
             for cleanup in ("keep", "compact") if number % 2 == 0 else ("compact", "keep"):
-                found = measure(binary, cleanup, os.path.abspath(file.name), args.seconds)
+                found = measure(binary, cleanup, os.path.abspath(file.name), args.seconds, args.trace)
                 say(json.dumps(found))
                 rounds.append(found)
                 if args.results:
@@ -198,6 +249,15 @@ def main():
         ("log at the end, MB", lambda found: found["disk_last_bytes"] / 1e6),
     ]:
         print(f"| {name} | {median('keep', of):.1f} | {median('compact', of):.1f} |")
+    if args.trace:
+        def counted(cleanup, is_so):
+            return sum(is_so(stall) for found in rounds if found["cleanup"] == cleanup for stall in found["stalls"])
+
+        for name, is_so in [
+            ("stalls above 50 ms, all rounds", lambda stall: True),
+            ("not explained by syncs", lambda stall: stall["ms"] - stall["syncing_ms"] > 1000 * STALL_S),
+        ]:
+            print(f"| {name} | {counted('keep', is_so)} | {counted('compact', is_so)} |")
 
 
 main()
