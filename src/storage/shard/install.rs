@@ -4,7 +4,7 @@
 //!    byte where it was; the checkpoint is loaded, pointed at them, and written as one of this shard. All of it
 //!    is verified and synced, and nothing names it.
 //! 2. *Install*, in one short step: a manifest names the history segments, and from where on the own log is
-//!    read ([`Footing`]). Its rename commits, as that of a cleaning does. Then the state is exchanged.
+//!    read. Its rename commits, as that of a cleaning does. Then the state is exchanged.
 //!
 //! Nothing of the own log is touched: not the vote, and not what stands behind the snapshot. What the manifest
 //! does not name any more is removed, and stays readable for whoever holds it.
@@ -35,9 +35,6 @@ use crate::storage::{
     },
     stream::StreamIndex,
 };
-
-#[cfg(doc)]
-use crate::storage::log::Footing;
 
 /// A snapshot that was verified, loaded and synced, and not installed. Dropped, it is given up.
 #[derive(Debug)]
