@@ -230,7 +230,7 @@ fn a_segment_that_cannot_be_read_is_passed_over_and_the_others_are_cleaned() {
     }
     say(&format!("{cleaned} cleanings beside a damaged segment"));
     assert_eq!(refused, 1, "it is not tried again");
-    assert!(cleaned > 1 && disk.exists(&damaged).unwrap());
+    assert!(cleaned > 0 && disk.exists(&damaged).unwrap());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use self::left::{Latest, Left, View};
+use self::left::{Latest, LatestReader, Left, View};
 use super::Shard;
 use crate::storage::{
     StorageError,
@@ -56,6 +56,7 @@ pub struct CleanJob {
     installs: u64,
     sources: Vec<Source>,
     view: View,
+    latest: Latest,
     /// Bytes, about, that wait for this cleaning and others.
     pub needless_bytes: u64,
 }
@@ -114,7 +115,7 @@ impl CleanJob {
             read_bytes: 0,
             written_bytes: 0,
         };
-        let mut latest = self.view.latest_in(&self.run_numbers());
+        let mut latest = self.latest.reader();
         let written = self.sources.iter().try_for_each(|source| {
             self.write_source(source, &mut latest, (&mut writer, &mut done), pace)
         });
@@ -133,7 +134,7 @@ impl CleanJob {
     fn write_source(
         &self,
         source: &Source,
-        latest: &mut Latest,
+        latest: &mut LatestReader<'_>,
         (writer, done): (&mut HistoryWriter, &mut CleanDone),
         pace: &mut dyn FnMut(u64),
     ) -> Result<(), NotCleaned> {
@@ -246,10 +247,11 @@ impl Shard {
             .iter()
             .take_while(|candidate| run.first() != Some(&candidate.number))
             .all(|candidate| !candidate.has_dead);
-        let view = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
+        let (view, roots) = View::of(&self.state(), self.tombstone_grace_ms, tombstones_go);
+        let latest = view.latest_in(roots, &run);
         let needless_bytes = candidates.iter().map(|candidate| candidate.needless_bytes).sum();
         let sources = sources?;
-        let job = CleanJob { home, number, installs, sources, view, needless_bytes };
+        let job = CleanJob { home, number, installs, sources, view, latest, needless_bytes };
         Some(CleanStep::Clean(job))
     }
 

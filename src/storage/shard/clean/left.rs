@@ -24,7 +24,8 @@ use crate::storage::{
 /// The shard as it was when a cleaning began. What is needless then stays so.
 #[derive(Debug)]
 pub(super) struct View {
-    roots: BTreeMap<u32, Root>,
+    /// Collections with a key index.
+    indexed: BTreeSet<u32>,
     partitions: BTreeMap<u32, Hosted>,
     /// A tombstone that was appended at this time or before may go; none may for `None`.
     tombstones_before_ms: Option<i64>,
@@ -37,11 +38,14 @@ struct Hosted {
     is_compacted: bool,
 }
 
-/// Where in some segments the latest records of keys stand. Asked in the order of the log, as it nearly
-/// always is, it answers without searching.
+/// Where in some segments the latest records of keys stand, in order.
 #[derive(Debug)]
-pub(super) struct Latest {
-    places: Vec<RecordPlace>,
+pub(super) struct Latest(Vec<RecordPlace>);
+
+/// Looks them up. Asked in the order of the log, as it nearly always is, it answers without searching.
+#[derive(Debug)]
+pub(super) struct LatestReader<'a> {
+    places: &'a [RecordPlace],
     /// Those before this one are passed.
     next: usize,
     asked: RecordPlace,
@@ -51,6 +55,12 @@ pub(super) struct Latest {
 type RecordPlace = (u32, u32, u32);
 
 impl Latest {
+    pub(super) fn reader(&self) -> LatestReader<'_> {
+        LatestReader { places: &self.0, next: 0, asked: RecordPlace::default() }
+    }
+}
+
+impl LatestReader<'_> {
     fn contains(&mut self, place: RecordPlace) -> bool {
         if place < self.asked {
             self.next = self.places.partition_point(|known| *known < place);
@@ -72,7 +82,13 @@ pub(super) struct Left {
 }
 
 impl View {
-    pub(super) fn of(state: &State, grace_ms: u64, tombstones_go: bool) -> Self {
+    /// Returns what is asked of a state, and its key indexes.
+    pub(super) fn of(
+        state: &State,
+        grace_ms: u64,
+        tombstones_go: bool,
+    ) -> (Self, BTreeMap<u32, Root>) {
+        let roots = state.roots();
         let catalog = state.catalog();
         let hosted = catalog.partitions.values().map(|put| {
             let stats = state.partition(put.partition);
@@ -84,39 +100,41 @@ impl View {
             (put.partition, hosted)
         });
         let cut_ms = state.log_time_ms().saturating_sub_unsigned(grace_ms);
-        Self {
-            roots: state.roots(),
+        let view = Self {
+            indexed: roots.keys().copied().collect(),
             partitions: hosted.collect(),
             tombstones_before_ms: tombstones_go.then_some(cut_ms),
-        }
+        };
+        (view, roots)
     }
 
     /// Returns the collection of a partition that has a key index, and whether its records may go.
     pub(super) fn keyed(&self, partition: u32) -> Option<(u32, bool)> {
         let hosted = self.partitions.get(&partition)?;
-        self.roots
-            .contains_key(&hosted.collection)
-            .then_some((hosted.collection, hosted.is_compacted))
+        let is_indexed = self.indexed.contains(&hosted.collection);
+        is_indexed.then_some((hosted.collection, hosted.is_compacted))
     }
 
     /// Returns where the latest records stand that lie in some segments and that only their place
-    /// saves. One pass over the indexes is cheaper than to look up each record that was replaced.
-    pub(super) fn latest_in(&self, segments: &[u64]) -> Latest {
+    /// saves. One pass over the indexes is cheaper than to look up each record that was replaced, and the
+    /// roots are held no longer than that: as long as they are, apply copies what it changes.
+    pub(super) fn latest_in(&self, roots: BTreeMap<u32, Root>, segments: &[u64]) -> Latest {
         let compacted = self.partitions.values().filter(|hosted| hosted.is_compacted);
         let collections: BTreeSet<u32> = compacted.map(|hosted| hosted.collection).collect();
         let mut segments: Vec<u32> =
             segments.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
         segments.sort_unstable();
         let mut places = Vec::new();
-        for root in collections.iter().filter_map(|collection| self.roots.get(collection)) {
+        for root in collections.iter().filter_map(|collection| roots.get(collection)) {
             root.for_each_leaf(|leaf| {
                 if segments.binary_search(&leaf.segment).is_ok() {
                     places.push((leaf.segment, leaf.position, leaf.start));
                 }
             });
         }
+        drop(roots);
         places.sort_unstable();
-        Latest { places, next: 0, asked: RecordPlace::default() }
+        Latest(places)
     }
 
     /// Returns what is left of an entry that lies at a place.
@@ -124,7 +142,7 @@ impl View {
         &self,
         entry: &Entry,
         place: Place,
-        latest: &mut Latest,
+        latest: &mut LatestReader<'_>,
     ) -> Result<Left, StorageError> {
         let Payload::Normal(write) = &entry.payload else { return Ok(Left::default()) };
         if entry.is_void {
@@ -154,7 +172,7 @@ impl View {
         write: &Write,
         frame: &Frame,
         place: Place,
-        (latest, tombstones): (&mut Latest, &mut u64),
+        (latest, tombstones): (&mut LatestReader<'_>, &mut u64),
     ) -> Result<Option<Frame>, prkdb_types::BatchError> {
         if frame.partition == CONTROL_PARTITION {
             return Ok(Some(frame.clone()));
@@ -163,7 +181,7 @@ impl View {
         if frame.base_offset + u64::from(frame.record_count) <= hosted.log_start {
             return Ok(None);
         }
-        if !hosted.is_compacted || !self.roots.contains_key(&hosted.collection) {
+        if !hosted.is_compacted || !self.indexed.contains(&hosted.collection) {
             return Ok(Some(frame.clone()));
         }
         let are_old = self.tombstones_before_ms.is_some_and(|cut| write.append_time_ms <= cut);
