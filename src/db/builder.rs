@@ -214,7 +214,7 @@ impl Builder {
             match thread::Builder::new().name("apply-0".to_owned()).spawn(applying) {
                 Ok(applier) => Ok((cleaner, janitor, applier)),
                 Err(error) => {
-                    janitor.stop();
+                    let _ended = janitor.finish().join();
                     cleaner.stop();
                     Err(error)
                 }

@@ -79,14 +79,15 @@ impl Inner {
     fn close(&self) -> Result<(), DbError> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { driver, applier, cleaner, janitor }) = threads else { return Ok(()) };
-        // Those first that wait for what the others do.
-        janitor.stop();
-        cleaner.stop();
+        let janitor = janitor.finish();
         self.engine.close();
+        cleaner.stop();
         driver.stop();
         self.applier.stop();
         // A panic of the thread left its waiters without an answer, which they take for unknown.
         let _ended = applier.join();
+        // One of this one harmed nothing but itself: what it writes is right by itself.
+        let _ended = janitor.join();
         self.applier.failure().map_or(Ok(()), Err)
     }
 }

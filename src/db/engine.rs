@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use prkdb_types::ErrorCode;
@@ -40,6 +41,9 @@ const IN_FLIGHT_BYTES_MAX: u64 = 128 << 20;
 const IN_FLIGHT_ENTRIES_MAX: usize = 16 << 10;
 /// Most writes that wait for those.
 const WAITING_MAX: usize = 64 << 10;
+
+/// On a full disk the mark may wait for room, and a close for this.
+const PURGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +286,8 @@ impl Purge for OwnPurge {
             let _sent = done.send(());
         };
         self.flusher.when_synced(lsn, Box::new(told));
-        synced.recv().map_err(|_| "the log has ended".to_owned())
+        let waited = synced.recv_timeout(PURGE_LIMIT);
+        waited.map_err(|_| "the mark is not on the disk yet".to_owned())
     }
 }
 

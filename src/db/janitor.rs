@@ -50,12 +50,12 @@ impl Janitor {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it, after the write that is under way.
-    pub(super) fn stop(self) {
+    /// Tells it to end, and returns what is to be joined: it may wait for a write that is answered only when
+    /// the database has ended.
+    pub(super) fn finish(self) -> JoinHandle<()> {
         let Self { stop, thread } = self;
         drop(stop);
-        // A panic of it harmed nothing but itself: what it writes is right by itself.
-        let _ended = thread.join();
+        thread
     }
 }
 

@@ -8,10 +8,10 @@ use std::{
 
 use prkdb::{
     db::{Collection, Durability, Event, PrkDb, adapter::WalStorage},
-    storage::clock::ManualClock,
+    storage::{clock::ManualClock, disk::sim::SimDisk},
 };
 use prkdb_types::{
-    Cleanup, CollectionSettings, KeyIndex, Retention,
+    Cleanup, CollectionSettings, ErrorCode, KeyIndex, Retention,
     adapter::{AdapterError, LogLimit, StorageAdapter as _},
 };
 use tempfile::TempDir;
@@ -218,6 +218,40 @@ fn a_log_at_rest_is_cleaned_again_and_again() {
     db.drop_collection("dropped").wait().unwrap();
     until("all of its room comes back", || db.stats().log_bytes < 20 * MIB);
     assert_eq!(db.kv().count(), 16);
+}
+
+#[test]
+fn a_database_closes_on_a_full_disk_with_a_trim_under_way() {
+    let disk = SimDisk::new();
+    disk.set_capacity(Some(100 * MIB));
+    let open = || {
+        let builder = PrkDb::builder().with_data_dir("/data").with_segment_bytes(4 * MIB);
+        builder.on_disk(Arc::new(disk.clone())).build().unwrap()
+    };
+    let db = open();
+    let settings = CollectionSettings {
+        cleanup: Cleanup::Expire,
+        retention: Retention { bytes: Some(MIB), ms: None },
+        ..CollectionSettings::with_partitions(1)
+    };
+    let kv = db.kv_in(&db.create_collection("logs", settings).wait().unwrap());
+    let mut written = 0_u32;
+    let refused = loop {
+        match kv.put(written.to_be_bytes().to_vec(), vec![1; 64 << 10]).wait() {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+    // The janitor has looked at it at least once meanwhile.
+    let begun = Instant::now();
+    until("it had its time", || begun.elapsed() > SECOND);
+    drop(kv);
+    db.close().unwrap();
+    disk.set_capacity(None);
+    let db = open();
+    let kv = db.kv_in(&db.collection("logs").unwrap());
+    assert!(kv.get((written - 1).to_be_bytes()).wait().unwrap().is_some());
 }
 
 #[test]
