@@ -3,11 +3,7 @@
 use std::{ops::Bound, time::Duration};
 
 use bytes::Bytes;
-use prkdb_types::{
-    headers::{self, Ttl},
-    limits,
-    transaction::Order,
-};
+use prkdb_types::{headers::Ttl, limits, transaction::Order};
 
 use super::{
     Collection, DbError, PrkDb, Reply,
@@ -212,32 +208,8 @@ impl Kv {
         if ttl == Ttl::Never && leaf.expires_ms == NEVER {
             return Ok(None);
         }
-        let condition = Condition::IfVersion(leaf.version);
-        let (found, headers) = shard.record(leaf)?;
-        let timestamp_ms = found.timestamp_ms;
-        if ttl == Ttl::Ms(0) {
-            let (key, producer) = (key.clone(), None);
-            return Ok(Some(WriteRequest::Delete {
-                partition,
-                collection,
-                key,
-                timestamp_ms,
-                producer,
-                condition,
-            }));
-        }
-        let others = headers.into_iter().filter(|(name, _)| name != headers::TTL_MS);
-        Ok(Some(WriteRequest::Put {
-            partition,
-            collection,
-            key: key.clone(),
-            value: found.value,
-            timestamp_ms,
-            producer: None,
-            condition,
-            ttl: Some(ttl),
-            headers: others.collect(),
-        }))
+        // The clone counts a reference.
+        Ok(Some(shard.renewal((partition, collection), key.clone(), leaf, ttl)?))
     }
 
     /// Takes a key's value away. A key without one is left alone: `existed` is false then.

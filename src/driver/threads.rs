@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
 use super::{
@@ -146,6 +147,17 @@ impl Waiters {
 pub(crate) struct Flusher(Arc<Shared>);
 
 impl Flusher {
+    /// Returns once everything up to `lsn` is synced. Nothing is sent where the log fails first.
+    pub(crate) fn synced(&self, lsn: Lsn) -> oneshot::Receiver<()> {
+        let (done, synced) = oneshot::channel();
+        let told = move || {
+            // Nobody waits any more: the caller was stopped.
+            let _sent = done.send(());
+        };
+        self.when_synced(lsn, Box::new(told));
+        synced
+    }
+
     /// Calls `done` when everything up to `lsn` is synced. If the log fails, it is dropped.
     pub(crate) fn when_synced(&self, lsn: Lsn, done: WhenSynced) {
         self.0.synced.push(lsn, done);

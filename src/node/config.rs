@@ -137,7 +137,7 @@ impl Config {
         bound("max-message", self.max_message as u64, (self.max_value + MIB) as u64, 64 << 20);
         bound("max-connections", self.max_connections as u64, 1, 1 << 16);
         let (shortest, longest) = self.election_timeout;
-        // openraft ticks a little slower than the heartbeat; what it needs is its own rule.
+        // Raft's timer ticks a little slower than the heartbeat; what it needs is its own rule.
         if shortest <= self.heartbeat * 221 / 100 {
             problems.push(format!(
                 "election-timeout begins at {} ms, it must be more than 2.21 heartbeats ({} ms)",

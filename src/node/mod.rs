@@ -3,7 +3,7 @@
 //! Two runtimes keep their lives apart: *consensus* (one thread: Raft and the proposers, no file and
 //! no map) and *data* (RPCs and reads). What blocks is a job, run by the threads of `driver`.
 //!
-//! Does not know: commands, terminals. Only `raft` says openraft.
+//! Does not know: commands, terminals. Only `raft` names the library for it.
 
 mod boot;
 mod check;

@@ -1,8 +1,8 @@
 //! One shard on one replica: its log, what that adds up to, and what readers see of it.
 //!
 //! The log has one lock, the applied state another, the index of the streams a third; none is held
-//! across a call to the disk but in the rare cases of a truncation and of a snapshot that is installed. Readers of keys take none: they follow
-//! a published root to a place in a segment.
+//! across a call to the disk but in the rare cases of a truncation and of a snapshot that is installed.
+//! Readers of keys take none: they follow a published root to a place in a segment.
 //!
 //! - `apply`: the log becomes state.
 //! - `stream`: the batches of a partition from an offset on.
@@ -10,7 +10,7 @@
 //! - `clean`: what nobody can need any more is taken out of the log. `retention`: what may go.
 //! - `jobs`: the log's calls.
 //! - `copy`: the files of the last one, for a backup. `install`: those of another replica, here.
-//! - `read`: what readers see of the keys.
+//! - `read`: what readers see of the keys. `renewal`: another time to live for one.
 //!
 //! Owns the order of the locks (relocation, checkpoints, log, state,
 //! streams). Does not know who drives it.
@@ -22,6 +22,7 @@ mod copy;
 mod install;
 mod jobs;
 mod read;
+mod renewal;
 mod retention;
 mod stream;
 

@@ -16,7 +16,6 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
     type_config::alias::{EntryOf, LogIdOf, VoteOf},
 };
-use tokio::sync::oneshot;
 
 use super::types::{TypeConfig, from_entry, from_log_id, from_vote, to_entry, to_log_id, to_vote};
 use crate::{
@@ -46,15 +45,7 @@ impl LogStore {
 
     /// Waits until everything up to `lsn` is synced.
     async fn synced(&self, lsn: Lsn) -> io::Result<()> {
-        let (done, synced) = oneshot::channel();
-        self.flusher.when_synced(
-            lsn,
-            Box::new(move || {
-                // Nobody waits any more: the caller was stopped.
-                let _sent = done.send(());
-            }),
-        );
-        synced.await.map_err(|_| io::Error::other("the log failed"))
+        self.flusher.synced(lsn).await.map_err(|_| io::Error::other("the log failed"))
     }
 
     fn range(&self, range: &impl RangeBounds<u64>) -> Range<u64> {

@@ -10,7 +10,6 @@ use openraft::{
     RaftSnapshotBuilder, Snapshot, StoredMembership,
     type_config::alias::{SnapshotMetaOf, SnapshotOf},
 };
-use tokio::sync::oneshot;
 
 use super::types::{TypeConfig, membership_from_bytes, to_log_id};
 use crate::{
@@ -52,14 +51,17 @@ pub(super) struct Checkpoints {
 ///
 /// # Errors
 /// For files that cannot be opened and a membership that cannot be read.
-pub(super) fn last(
+pub(super) async fn last(
     shard: &Shard,
+    checkpointer: &Checkpointer,
 ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
     // One that is damaged is none: the log was read whole.
     if shard.last_checkpoint().is_none() {
         return Ok(None);
     }
-    let Some(copy) = shard.copy().map_err(io::Error::other)? else { return Ok(None) };
+    // Its files are opened on the checkpoints' thread: consensus waits for no disk.
+    let copy = checkpointer.run(Shard::copy).await.map_err(io::Error::other)?;
+    let Some(copy) = copy.map_err(io::Error::other)? else { return Ok(None) };
     let meta = meta(&copy.version)?;
     Ok(Some(Snapshot { meta, snapshot: SnapshotData::Taken(copy) }))
 }
@@ -88,7 +90,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoints {
                 return Err(io::Error::other("the disk has no room for a checkpoint"));
             }
         }
-        last(&self.shard)?.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
+        let last = last(&self.shard, &self.checkpointer).await?;
+        last.ok_or_else(|| io::Error::other("the shard has no checkpoint yet"))
     }
 }
 
@@ -170,14 +173,6 @@ impl Installer {
     }
 
     async fn synced(&self, lsn: Lsn) -> Result<(), io::Error> {
-        let (done, synced) = oneshot::channel();
-        self.flusher.when_synced(
-            lsn,
-            Box::new(move || {
-                // Nobody waits any more: the caller was stopped.
-                let _sent = done.send(());
-            }),
-        );
-        synced.await.map_err(|_| io::Error::other("the log failed"))
+        self.flusher.synced(lsn).await.map_err(|_| io::Error::other("the log failed"))
     }
 }

@@ -156,6 +156,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
-        snapshot::last(&self.shard)
+        snapshot::last(&self.shard, &self.installer.checkpointer).await
     }
 }

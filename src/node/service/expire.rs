@@ -4,20 +4,12 @@
 //! written to the key meanwhile. A repeat after an unknown outcome counts from then on, and does no harm.
 
 use prkdb_proto::v1;
-use prkdb_types::{
-    ErrorCode,
-    command::PartitionPlace,
-    headers::{self, Ttl},
-    limits::MAX_TTL_MS,
-};
+use prkdb_types::{ErrorCode, headers::Ttl, limits::MAX_TTL_MS};
 
 use super::context::{Caller, Context};
 use crate::{
-    node::{core::ShardHandle, outcome::Failure, router::Route, security::Action},
-    storage::{
-        kv::tree::{Leaf, NEVER},
-        sequencer::{Condition, WriteRequest, check_key},
-    },
+    node::{outcome::Failure, security::Action},
+    storage::{kv::tree::NEVER, sequencer::check_key},
 };
 
 /// A key that is written to all the time is not tried for ever.
@@ -70,7 +62,12 @@ pub(super) async fn serve(
         if ttl == Ttl::Never && !expired_before {
             return Ok(reply);
         }
-        let write = renewal(handle, &route, place, &request, leaf, ttl)?;
+        // A slice would pin the whole message.
+        let key = bytes::Bytes::copy_from_slice(&request.key);
+        let write = handle
+            .shard
+            .renewal((place.partition, route.collection.id), key, leaf, ttl)
+            .map_err(|error| Failure::from(&error))?;
         match context.node.write(place.shard, write, Some(caller.deadline)).await {
             Ok(written) => {
                 let version = if ttl == Ttl::Ms(0) { 0 } else { written.base_offset };
@@ -82,43 +79,4 @@ pub(super) async fn serve(
     }
     let message = format!("the key was written to {TRIES} times meanwhile");
     Err(Failure::new(ErrorCode::Overloaded, message).with_hint("try again"))
-}
-
-fn renewal(
-    handle: &ShardHandle,
-    route: &Route,
-    place: PartitionPlace,
-    request: &v1::ExpireRequest,
-    leaf: Leaf,
-    ttl: Ttl,
-) -> Result<WriteRequest, Failure> {
-    let (partition, collection) = (place.partition, route.collection.id);
-    // A slice would pin the whole message.
-    let key = bytes::Bytes::copy_from_slice(&request.key);
-    let condition = Condition::IfVersion(leaf.version);
-    let (found, headers) = handle.shard.record(leaf).map_err(|error| Failure::from(&error))?;
-    let timestamp_ms = found.timestamp_ms;
-    if ttl == Ttl::Ms(0) {
-        let producer = None;
-        return Ok(WriteRequest::Delete {
-            partition,
-            collection,
-            key,
-            timestamp_ms,
-            producer,
-            condition,
-        });
-    }
-    let others = headers.into_iter().filter(|(name, _)| name != headers::TTL_MS);
-    Ok(WriteRequest::Put {
-        partition,
-        collection,
-        key,
-        value: found.value,
-        timestamp_ms,
-        producer: None,
-        condition,
-        ttl: Some(ttl),
-        headers: others.collect(),
-    })
 }
