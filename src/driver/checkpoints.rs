@@ -90,6 +90,8 @@ fn take(shared: &Shared, job: CheckpointJob) -> Result<(), StorageError> {
     shared.shard.checkpointed(finished, &result);
     match result {
         Ok(CheckpointDone::Written { bytes }) => {
+            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            debug!(shard = shared.number, index, bytes, ms, "checkpoint written");
             shared.observer.checkpointed(bytes, took);
             Ok(())
         }

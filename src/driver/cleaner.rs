@@ -146,7 +146,8 @@ impl CleanerParts {
         }
         let took = self.clock.monotonic().saturating_sub(started);
         self.observer.cleaned(read, written, took);
-        debug!(shard = self.number, read, written, ms = took.as_millis(), "cleaned");
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        debug!(shard = self.number, read, written, ms, "cleaned");
         if is_stopped { Err(Stopped) } else { Ok(Duration::ZERO) }
     }
 }

@@ -27,13 +27,15 @@ use super::{
 use crate::storage::{
     Shard, StorageError,
     clock::Clock,
-    log::{PrepareMode, Prepared, header::Lsn},
+    log::{FlushJob, PrepareMode, Prepared, header::Lsn},
 };
 
 /// A log that has nothing to write for so long gets a SYNC entry.
 const IDLE_BEFORE_SYNC: Duration = Duration::from_millis(100);
 /// How long after a full disk the next preparation is tried.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// A group that takes longer is worth a line in the log of who asks for it.
+const SLOW_GROUP: Duration = Duration::from_millis(10);
 /// Above this rate of appended bytes per second, zeroing ahead would take the rate from the writer.
 const ZERO_BELOW_BYTES_PER_SECOND: u64 = 64 << 20;
 
@@ -324,7 +326,7 @@ fn flush_all(shared: &Shared, mode: FlushMode) -> Result<usize, ()> {
         let (bytes, entries) = (job.bytes(), job.entries());
         let reached = match mode {
             FlushMode::Synced => {
-                let result = job.run();
+                let result = write_and_sync(shared, &job);
                 let synced = shared.shard.flushed(job, result);
                 synced.inspect(|lsn| shared.synced.reach(*lsn))
             }
@@ -347,6 +349,22 @@ fn flush_all(shared: &Shared, mode: FlushMode) -> Result<usize, ()> {
         shared.prepare.wake();
     }
     Ok(count)
+}
+
+fn write_and_sync(shared: &Shared, job: &FlushJob) -> io::Result<()> {
+    let begun = shared.clock.monotonic();
+    job.write()?;
+    let written = shared.clock.monotonic();
+    job.sync()?;
+    let synced = shared.clock.monotonic();
+    if synced.saturating_sub(begun) >= SLOW_GROUP {
+        let micros = |from, to: Duration| {
+            u64::try_from(to.saturating_sub(from).as_micros()).unwrap_or(u64::MAX)
+        };
+        let (wrote_us, synced_us) = (micros(begun, written), micros(written, synced));
+        debug!(shard = shared.number, bytes = job.bytes(), wrote_us, synced_us, "slow disk");
+    }
+    Ok(())
 }
 
 /// Syncs what was written without a sync.

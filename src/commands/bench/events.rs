@@ -13,7 +13,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all, try_join_all};
-use hdrhistogram::Histogram;
 use prkdb_client::{
     BatchAnswer, BatchAnswers, BatchWriter, Client, Consumer, ConsumerOptions, Purpose, StartAt,
     WriterOptions, wire,
@@ -24,11 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    args::EventArgs,
-    load::{self, offset},
-    machine::random,
-};
+use super::{args::EventArgs, latencies::Latencies, load::offset, machine::random};
 use crate::commands::{
     failure::{Failure, Result},
     session::{self, Session},
@@ -45,8 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was seen of a stream.
 pub(super) struct Seen {
-    /// Nanoseconds, for each batch.
-    pub latencies: Histogram<u64>,
+    /// Of each batch.
+    pub latencies: Latencies,
     /// Records that count.
     pub records: u64,
     /// Bytes of their keys and values.
@@ -82,7 +77,7 @@ struct Plan {
 /// What producers count together.
 struct Counted {
     next: Cell<u64>,
-    latencies: RefCell<Histogram<u64>>,
+    latencies: RefCell<Latencies>,
     records: Cell<u64>,
     bytes: Cell<u64>,
     errors: Cell<u64>,
@@ -189,7 +184,7 @@ impl<'a> Events<'a> {
             let message = format!("{} records produced, {records} read", produced.records);
             return Err(Failure::of(ErrorCode::Internal, message).into());
         }
-        Ok(Seen { latencies: load::histogram()?, records, bytes, elapsed, errors: 0 })
+        Ok(Seen { latencies: Latencies::new()?, records, bytes, elapsed, errors: 0 })
     }
 
     /// Measures from when a batch was due to be sent until it was read, at a fixed rate.
@@ -221,7 +216,7 @@ impl<'a> Events<'a> {
         };
         let reading = async {
             let mut seen = Seen {
-                latencies: load::histogram()?,
+                latencies: Latencies::new()?,
                 records: 0,
                 bytes: 0,
                 elapsed: self.args.duration,
@@ -252,8 +247,7 @@ impl<'a> Events<'a> {
                 let due =
                     started + Duration::from_nanos(u64::from_be_bytes(due.unwrap_or_default()));
                 if due >= counts_from {
-                    let taken = now.saturating_duration_since(due).as_nanos();
-                    seen.latencies.saturating_record(u64::try_from(taken).unwrap_or(u64::MAX));
+                    seen.latencies.record(now.saturating_duration_since(due));
                     seen.records += records;
                     seen.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
                 }
@@ -326,14 +320,14 @@ impl<'a> Events<'a> {
             bytes: counted.bytes.get(),
             errors: counted.errors.get(),
             elapsed: ended.saturating_duration_since(plan.counts_from),
-            latencies: counted.latencies.take_histogram()?,
+            latencies: counted.latencies.replace(Latencies::new()?),
         })
     }
 
     async fn run_counted(&self, plan: Plan, clients: u32) -> Result<Rc<Counted>> {
         let counted = Rc::new(Counted {
             next: Cell::new(0),
-            latencies: RefCell::new(load::histogram()?),
+            latencies: RefCell::new(Latencies::new()?),
             records: Cell::new(0),
             bytes: Cell::new(0),
             errors: Cell::new(0),
@@ -470,23 +464,10 @@ impl<'a> Events<'a> {
             if now < plan.counts_from || (plan.rate.is_some() && begun < plan.counts_from) {
                 continue;
             }
-            let taken = now.saturating_duration_since(begun).as_nanos();
-            let taken = u64::try_from(taken).unwrap_or(u64::MAX);
-            counted.latencies.borrow_mut().saturating_record(taken);
+            counted.latencies.borrow_mut().record(now.saturating_duration_since(begun));
             counted.records.set(counted.records.get() + u64::from(records));
             counted.bytes.set(counted.bytes.get() + bytes);
             counted.ended.set(Some(now));
         }
-    }
-}
-
-/// Takes a histogram out of a cell.
-trait TakeHistogram {
-    fn take_histogram(&self) -> Result<Histogram<u64>>;
-}
-
-impl TakeHistogram for RefCell<Histogram<u64>> {
-    fn take_histogram(&self) -> Result<Histogram<u64>> {
-        Ok(self.replace(load::histogram()?))
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     echo::Echo,
+    latencies::Latencies,
     load::{self, Plan},
     machine::random,
     report::{Figure, per_second},
@@ -106,7 +107,7 @@ pub(super) async fn exchange(
     if let Some(failure) = seen.first_error {
         return Err(failure.into());
     }
-    let total = seen.latencies.len().saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let total = seen.latencies.count().saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX));
     Ok(Figure::bytes(name, total, seen.elapsed))
 }
 
@@ -168,8 +169,8 @@ pub(super) fn syncs(dir: &Path, bytes: usize, duration: Duration) -> Result<Figu
 }
 
 fn sync_of(file: &File, bytes: usize, duration: Duration) -> io::Result<Result<Figure>> {
-    let mut latencies = match load::histogram() {
-        Ok(histogram) => histogram,
+    let mut latencies = match Latencies::new() {
+        Ok(latencies) => latencies,
         Err(stop) => return Ok(Err(stop)),
     };
     let payload = match random(bytes) {
@@ -183,7 +184,7 @@ fn sync_of(file: &File, bytes: usize, duration: Duration) -> io::Result<Result<F
         file.write_all_at(&payload, position)?;
         file.sync_data()?;
         position = (position + step) % ((FILE_MIB - 1) << 20);
-        latencies.saturating_record(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        latencies.record(begun.elapsed());
         Ok(())
     })?;
     let seen = load::Seen { latencies, errors: 0, first_error: None, elapsed };

@@ -3,14 +3,10 @@
 use std::{cell::Cell, num::NonZeroU64, rc::Rc, time::Duration};
 
 use futures_util::future::join_all;
-use hdrhistogram::Histogram;
-use prkdb_types::ErrorCode;
 use tokio::time::Instant;
 
+use super::latencies::Latencies;
 use crate::commands::failure::{Failure, Result};
-
-/// The longest latency that is told apart, in nanoseconds.
-const LONGEST_NS: u64 = 600_000_000_000;
 
 /// How much, and how fast.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +25,8 @@ pub(super) struct Plan {
 
 /// What was seen.
 pub(super) struct Seen {
-    /// Latencies in nanoseconds, without errors.
-    pub latencies: Histogram<u64>,
+    /// Without errors.
+    pub latencies: Latencies,
     /// Operations that failed.
     pub errors: u64,
     /// The first error.
@@ -42,18 +38,13 @@ pub(super) struct Seen {
 impl Seen {
     /// Returns operations in a second.
     pub(super) fn rate(&self) -> f64 {
-        let count = f64::from(u32::try_from(self.latencies.len()).unwrap_or(u32::MAX));
+        let count = f64::from(u32::try_from(self.latencies.count()).unwrap_or(u32::MAX));
         count / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
-    }
-
-    /// Returns a percentile.
-    pub(super) fn percentile(&self, percent: f64) -> Duration {
-        Duration::from_nanos(self.latencies.value_at_percentile(percent))
     }
 }
 
 struct Counted {
-    latencies: Histogram<u64>,
+    latencies: Latencies,
     errors: u64,
     first_error: Option<Failure>,
 }
@@ -72,7 +63,7 @@ pub(super) async fn run(
     let next = Rc::new(Cell::new(0_u64));
     let counted = Rc::new(Cell::new(0_u64));
     let client = || async {
-        let mut seen = Counted { latencies: histogram()?, errors: 0, first_error: None };
+        let mut seen = Counted { latencies: Latencies::new()?, errors: 0, first_error: None };
         loop {
             let number = next.get();
             next.set(number + 1);
@@ -95,10 +86,7 @@ pub(super) async fn run(
             }
             counted.set(counted.get() + 1);
             match ended {
-                Ok(()) => {
-                    let taken = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(LONGEST_NS);
-                    seen.latencies.saturating_record(taken);
-                }
+                Ok(()) => seen.latencies.record(begun.elapsed()),
                 Err(failure) => {
                     seen.errors += 1;
                     seen.first_error.get_or_insert(failure);
@@ -109,12 +97,10 @@ pub(super) async fn run(
     let clients = (0..plan.clients).map(|_| client());
     let all: Vec<Result<Counted>> = join_all(clients).await;
     let elapsed = Instant::now().saturating_duration_since(counts_from);
-    let mut seen = Seen { latencies: histogram()?, errors: 0, first_error: None, elapsed };
+    let mut seen = Seen { latencies: Latencies::new()?, errors: 0, first_error: None, elapsed };
     for one in all {
         let one = one?;
-        seen.latencies
-            .add(one.latencies)
-            .map_err(|error| Failure::of(ErrorCode::Internal, format!("add latencies: {error}")))?;
+        seen.latencies.add(one.latencies)?;
         seen.errors += one.errors;
         seen.first_error = seen.first_error.or(one.first_error);
     }
@@ -125,13 +111,6 @@ pub(super) async fn run(
 pub(super) fn offset(number: u64, rate: NonZeroU64) -> Duration {
     let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.get());
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-/// Three digits are exact.
-pub(super) fn histogram() -> Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, LONGEST_NS, 3).map_err(|error| {
-        Failure::of(ErrorCode::Internal, format!("count latencies: {error}")).into()
-    })
 }
 
 #[cfg(test)]
@@ -154,7 +133,7 @@ mod tests {
             },
         );
         let seen = seen.await.unwrap();
-        assert_eq!((seen.errors, seen.latencies.len()), (1, 9));
+        assert_eq!((seen.errors, seen.latencies.count()), (1, 9));
         assert_eq!(seen.first_error.unwrap().message(), "no");
     }
 

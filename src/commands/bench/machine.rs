@@ -6,8 +6,9 @@ use prkdb_types::ErrorCode;
 
 use crate::commands::failure::{Failure, Result};
 
-/// How long is looked at.
+/// How long is looked at, and how often before the machine is called busy.
 const SAMPLE: Duration = Duration::from_millis(500);
+const SAMPLES: u32 = 10;
 /// More than this share of all processors, in percent, is no quiet machine.
 const BUSY_PERCENT: u64 = 5;
 
@@ -18,23 +19,26 @@ struct Ticks {
     all: u64,
 }
 
-/// Refuses to measure while others use the processors.
+/// Refuses to measure while others use the processors. What was measured before may still be put in
+/// order, by the node and by the kernel: only a machine that stays busy is refused.
 ///
 /// # Errors
 /// Exit 1 where they do.
 pub(super) async fn check_quiet() -> Result {
-    let Some(before) = ticks() else { return Ok(()) };
-    tokio::time::sleep(SAMPLE).await;
-    let Some(after) = ticks() else { return Ok(()) };
-    let busy = percent(before, after);
-    if busy > BUSY_PERCENT {
-        let message =
-            format!("the machine is busy: {busy} % of its processors, limit {BUSY_PERCENT} %");
-        return Err(Failure::measurement(message)
-            .hint("stop what else runs, and measure again")
-            .into());
+    let Some(mut before) = ticks() else { return Ok(()) };
+    let mut least = 100;
+    for _ in 0..SAMPLES {
+        tokio::time::sleep(SAMPLE).await;
+        let Some(after) = ticks() else { return Ok(()) };
+        least = least.min(percent(before, after));
+        if least <= BUSY_PERCENT {
+            return Ok(());
+        }
+        before = after;
     }
-    Ok(())
+    let message =
+        format!("the machine is busy: {least} % of its processors, limit {BUSY_PERCENT} %");
+    Err(Failure::measurement(message).hint("stop what else runs, and measure again").into())
 }
 
 /// `None` where the system does not say.

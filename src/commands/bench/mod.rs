@@ -7,6 +7,7 @@
 mod args;
 mod echo;
 mod events;
+mod latencies;
 mod limits;
 mod load;
 mod machine;

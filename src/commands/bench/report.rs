@@ -2,9 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use hdrhistogram::Histogram;
-
-use super::load::Seen;
+use super::{
+    latencies::{Latencies, Slow},
+    load::Seen,
+};
 use crate::commands::{
     failure::{Failure, Result},
     output::{Cell, Column, Format, Kind, Listing, Object},
@@ -39,6 +40,8 @@ pub(super) struct Figure {
     pub unit: &'static str,
     /// Percentiles 50, 90, 99, 99.9 and the maximum, in microseconds.
     pub latencies_us: Option<[u64; 5]>,
+    /// The slowest operations.
+    pub slowest: Vec<Slow>,
     /// The share of a limit, and which.
     pub ratio: Option<(f64, String)>,
 }
@@ -46,7 +49,14 @@ pub(super) struct Figure {
 impl Figure {
     /// Operations in a second.
     pub(super) fn rate(name: &str, value: f64) -> Self {
-        Self { name: name.to_owned(), value, unit: "1/s", latencies_us: None, ratio: None }
+        Self {
+            name: name.to_owned(),
+            value,
+            unit: "1/s",
+            latencies_us: None,
+            slowest: Vec::new(),
+            ratio: None,
+        }
     }
 
     /// Bytes in a second.
@@ -54,15 +64,16 @@ impl Figure {
         Self { unit: "B/s", ..Self::rate(name, per_second(bytes, elapsed)) }
     }
 
-    /// Adds percentiles.
+    /// Adds percentiles, and the slowest.
     pub(super) fn with_latencies(self, seen: &Seen) -> Self {
         self.with_percentiles(&seen.latencies)
     }
 
-    /// Adds percentiles of nanoseconds.
-    pub(super) fn with_percentiles(mut self, latencies: &Histogram<u64>) -> Self {
-        let us = |percent| latencies.value_at_percentile(percent) / 1000;
+    /// Adds percentiles, and the slowest.
+    pub(super) fn with_percentiles(mut self, latencies: &Latencies) -> Self {
+        let us = |percent| micros(latencies.percentile(percent));
         self.latencies_us = Some([us(50.0), us(90.0), us(99.0), us(99.9), us(100.0)]);
+        self.slowest = latencies.slowest();
         self
     }
 
@@ -110,11 +121,20 @@ impl Figure {
                 .add("max", max);
             object
         });
-        object.add("latency_us", latencies);
+        let slowest = self.slowest.iter().map(|slow| {
+            let mut object = Object::default();
+            object.add("us", micros(slow.took)).add("ended_ms", slow.ended_ms);
+            object
+        });
+        object.add("latency_us", latencies).add("slowest", slowest.collect::<Vec<_>>());
         let (ratio, limit) = self.ratio.clone().unzip();
         object.add("ratio", ratio.map(|ratio| rounded(ratio * 100.0) / 100.0)).add("limit", limit);
         object
     }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Tenths are enough for a measurement.

@@ -62,7 +62,7 @@ async fn load(session: &mut Session, operation: Operation, args: &LoadArgs) -> R
     let (seen, limit) = measured?;
     dropped?;
     machine::check_quiet().await?;
-    if let Some(failure) = seen.first_error.clone().filter(|_| seen.latencies.is_empty()) {
+    if let Some(failure) = seen.first_error.clone().filter(|_| seen.latencies.count() == 0) {
         return Err(failure.into());
     }
     let name = match operation {
@@ -173,7 +173,7 @@ async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Resu
         (Stream::Consume, Some(_)) => "produce, sync, until consumed",
     };
     let mut bytes = Figure::bytes(name, seen.bytes, seen.elapsed);
-    if !seen.latencies.is_empty() {
+    if seen.latencies.count() > 0 {
         bytes = bytes.with_percentiles(&seen.latencies);
     }
     if let Some(limit) = limits.smallest() {
@@ -245,7 +245,7 @@ fn event_settings(args: &EventArgs) -> Object {
 fn event_expectations(args: &EventArgs, seen: &events::Seen, rate: f64) -> Vec<(String, bool)> {
     let mut all = Vec::new();
     if let Some(limit) = args.expect_p99 {
-        let p99 = std::time::Duration::from_nanos(seen.latencies.value_at_percentile(99.0));
+        let p99 = seen.latencies.percentile(99.0);
         let shown = humantime::format_duration(limit);
         all.push((format!("p99 of at most {shown}, is {p99:?}"), p99 <= limit));
     }
@@ -263,7 +263,7 @@ fn event_expectations(args: &EventArgs, seen: &events::Seen, rate: f64) -> Vec<(
 fn expectations(args: &LoadArgs, seen: &Seen) -> Vec<(String, bool)> {
     let mut all = Vec::new();
     if let Some(limit) = args.expect_p99 {
-        let p99 = seen.percentile(99.0);
+        let p99 = seen.latencies.percentile(99.0);
         let shown = humantime::format_duration(limit);
         all.push((format!("p99 of at most {shown}, is {p99:?}"), p99 <= limit));
     }

@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::{
     EntryPayload, OptionalSend, StoredMembership,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -26,6 +26,9 @@ use crate::{
 
 /// Most entries of one group.
 const GROUP_ENTRIES_MAX: usize = 256;
+/// A group ends with the entry that brings it to so many bytes: one of records of 500 bytes is applied
+/// in about a millisecond.
+const GROUP_BYTES_MAX: u64 = 1 << 20;
 
 /// The applied state of one shard.
 #[derive(Debug)]
@@ -38,6 +41,13 @@ pub(super) struct StateMachine {
 
 /// An entry of a group that waits for its answer.
 type Waiting = (EntryOf<TypeConfig>, Option<ApplyResponder<TypeConfig>>);
+
+fn bytes_of((entry, _): &Waiting) -> u64 {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.body_bytes(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}
 
 impl StateMachine {
     /// Returns a view of the shard, and where its progress can be watched.
@@ -126,10 +136,24 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut groups = entries.ready_chunks(GROUP_ENTRIES_MAX);
-        while let Some(group) = groups.next().await {
-            let group = group.into_iter().collect::<Result<Vec<Waiting>, io::Error>>()?;
+        let mut entries = entries.fuse();
+        while let Some(first) = entries.next().await {
+            let first = first?;
+            let mut bytes = bytes_of(&first);
+            let mut group = vec![first];
+            while bytes < GROUP_BYTES_MAX
+                && group.len() < GROUP_ENTRIES_MAX
+                && let Some(next) = entries.next().now_or_never().flatten()
+            {
+                let next = next?;
+                bytes += bytes_of(&next);
+                group.push(next);
+            }
             self.apply_group(group).map_err(io::Error::other)?;
+            if bytes >= GROUP_BYTES_MAX {
+                // Decisions and appends of the shard have the same thread.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

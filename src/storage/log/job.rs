@@ -27,7 +27,7 @@ impl FlushJob {
     /// What the disk says. Hand it to [`Log::flushed`]; never run the job again.
     pub fn run(&self) -> io::Result<()> {
         self.write()?;
-        self.segment.file.sync_data()
+        self.sync()
     }
 
     /// Writes the group: it outlives this process, and not the machine.
@@ -37,6 +37,14 @@ impl FlushJob {
     pub fn write(&self) -> io::Result<()> {
         let slices: Vec<_> = self.parts.iter().map(|part| io::IoSlice::new(part)).collect();
         self.segment.file.write_at(self.position, &slices)
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// What the disk says. Hand it to [`Log::flushed`]; never run the job again.
+    pub fn sync(&self) -> io::Result<()> {
+        self.segment.file.sync_data()
     }
 
     /// Returns the size of the group.
