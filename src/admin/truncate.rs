@@ -6,15 +6,12 @@ use prkdb_proto::v1::{
 use prkdb_types::command::PartitionPlace;
 
 use super::collections::invalid;
-use crate::{
-    node::{
-        Node,
-        outcome::Failure,
-        read::{Position, resolve},
-        router::Route,
-        trim,
-    },
-    storage::TrimPoint,
+use crate::node::{
+    Node,
+    outcome::Failure,
+    read::{Position, resolve},
+    router::Route,
+    trim,
 };
 
 /// Serves one request.
@@ -51,13 +48,8 @@ async fn truncate(
     let (from, end) = (found.bounds.log_start, found.bounds.high_watermark);
     let log_start = found.offset.clamp(from, end);
     let trimmed = log_start - from;
-    if trimmed > 0 {
-        let stats = handle.shard.partition_state(place.partition).unwrap_or_default();
-        // About: records of one partition are of one kind.
-        let bytes = u128::from(stats.size_bytes) * u128::from(trimmed) / u128::from(end - from);
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let partition = (place.partition, route.collection.id);
-        trim(node, handle, partition, TrimPoint { log_start, bytes }).await?;
+    if let Some(point) = handle.shard.trim_point(place.partition, log_start) {
+        trim(node, handle, (place.partition, route.collection.id), point).await?;
     }
     Ok(reply::Partition { number: place.number, log_start, trimmed })
 }

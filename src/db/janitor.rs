@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use prkdb_types::{
-    ShardCommand,
-    command::{ShardChange, Trim},
-    headers::Operation,
-};
+use prkdb_types::headers::Operation;
 use tracing::debug;
 
 use super::{DbError, engine::Engine};
@@ -115,8 +111,7 @@ impl Work {
 
     /// Lets a partition begin later. The keys go first whose latest record goes.
     fn trim(&self, place: (u32, u32), point: TrimPoint) -> Result<(), DbError> {
-        let TrimPoint { log_start, bytes } = point;
-        let (partition, collection) = place;
+        let (log_start, (partition, collection)) = (point.log_start, place);
         let mut behind: Option<Vec<u8>> = None;
         loop {
             let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
@@ -132,10 +127,7 @@ impl Work {
             }
             behind = Some(last);
         }
-        let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
-        let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
-        let timestamp_ms = self.engine.clock.wall_ms();
-        self.write(WriteRequest::Control { commands, timestamp_ms })?;
+        self.write(WriteRequest::trim(partition, point, self.engine.clock.wall_ms()))?;
         debug!(partition, log_start, "trimmed");
         Ok(())
     }

@@ -38,6 +38,40 @@ fn the_log_keeps_what_its_tier_promises() {
 }
 
 #[test]
+fn a_trimmed_log_is_trimmed_when_it_is_opened_again() {
+    const ALL: LogLimit = LogLimit { commits: 100, bytes: 1 << 20 };
+    let dir = tempfile::tempdir().unwrap();
+    let open = || SegmentedLog::open(dir.path().join("data")).unwrap();
+    let append = |log: &SegmentedLog, key: String| {
+        wait(log.apply(WriteBatch::new().put(key.clone(), "1").put(key, "2"))).unwrap().revision
+    };
+    let log = open();
+    let revisions: Vec<_> = (0..10).map(|number| append(&log, format!("k{number}"))).collect();
+    log.trim_log(revisions[4]).unwrap();
+    // What has gone already, once more.
+    log.trim_log(revisions[2]).unwrap();
+    drop(log);
+    let log = open();
+    let left = |log: &SegmentedLog, from| -> Vec<_> {
+        log.log(from, ALL).unwrap().iter().map(|commit| commit.revision).collect()
+    };
+    let refused = log.log(revisions[1], ALL).unwrap_err();
+    assert!(
+        matches!(refused, AdapterError::Compacted { oldest } if oldest == revisions[4]),
+        "{refused}"
+    );
+    assert_eq!(left(&log, revisions[4]), revisions[4..]);
+    assert_eq!(left(&log, revisions[8]), revisions[8..]);
+    log.trim_log(u64::MAX).unwrap();
+    let refused = log.log(1, ALL).unwrap_err();
+    let AdapterError::Compacted { oldest } = refused else { panic!("{refused}") };
+    assert!(oldest > revisions[9]);
+    let next = append(&log, "next".to_owned());
+    assert!(next >= oldest);
+    assert_eq!(left(&log, oldest), [next]);
+}
+
+#[test]
 fn a_read_set_of_a_snapshot_that_nobody_holds_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let wal = WalStorage::open(dir.path().join("data")).unwrap();

@@ -1,6 +1,6 @@
 //! Commits of one collection, read back from the log; and the adapter that has nothing else.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
 use bytes::Bytes;
 use prkdb_types::{
@@ -19,6 +19,7 @@ use crate::{
         StorageError,
         kv::state::DECOMPRESSED_BYTES_MAX,
         log::entry::{Frame, Payload},
+        sequencer::WriteRequest,
     },
 };
 
@@ -36,7 +37,7 @@ pub struct SegmentedLog {
 
 const INFO: AdapterInfo = AdapterInfo {
     name: "SegmentedLog",
-    tiers: Tiers { log: true, kv: false, txn: false, trim: false },
+    tiers: Tiers { log: true, kv: false, txn: false, trim: true },
     is_durable: true,
     has_native_log: true,
     key_bytes_max: limits::MAX_KEY_CEILING,
@@ -93,8 +94,25 @@ impl StorageAdapter for SegmentedLog {
         commits(&self.db, &self.collection, from, limit)
     }
 
-    fn trim_log(&self, _before: Revision) -> Result<(), AdapterError> {
-        Err(AdapterError::unsupported(&INFO, "trimming"))
+    fn trim_log(&self, before: Revision) -> Result<(), AdapterError> {
+        let partition = self.collection.place(0).map_err(adapted)?;
+        let shard = self.db.shard();
+        // Asked before the reading: what is appended meanwhile stays.
+        let end = shard.partition_state(partition).map_or(0, |state| state.next_offset);
+        let mut log_start = end;
+        let read = entries(&self.db, partition, before, |_, frames| {
+            log_start = frames.first().map_or(log_start, |frame| frame.base_offset);
+            Ok(ControlFlow::Break(()))
+        });
+        match read {
+            Ok(()) => {}
+            // It has gone already.
+            Err(AdapterError::Compacted { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let Some(point) = shard.trim_point(partition, log_start) else { return Ok(()) };
+        let request = WriteRequest::trim(partition, point, self.db.engine().clock.wall_ms());
+        self.db.write(request, |_| ()).wait().map_err(adapted)
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), AdapterError>> {
@@ -103,8 +121,8 @@ impl StorageAdapter for SegmentedLog {
     }
 }
 
-/// Reads the entries that hold records of a collection with one partition: as long as the log is kept whole,
-/// which ends where a cleaning has something to take out of it.
+/// Reads the commits of a collection with one partition: as long as the log is kept whole, which ends where it
+/// is trimmed, and where a cleaning has something to take out of it.
 pub(super) fn commits(
     db: &PrkDb,
     collection: &Collection,
@@ -112,41 +130,66 @@ pub(super) fn commits(
     limit: LogLimit,
 ) -> Result<Vec<Commit>, AdapterError> {
     let partition = collection.place(0).map_err(adapted)?;
+    let log_start = db.shard().partition_state(partition).map_or(0, |state| state.log_start);
     let end = db.shard().revision() + 1;
-    let mut found: Vec<Commit> = Vec::new();
-    let (mut next, mut bytes) = (from.max(1), 0);
+    let (mut found, mut bytes, mut is_trimmed) = (Vec::<Commit>::new(), 0, false);
+    entries(db, partition, from, |revision, frames| {
+        if frames.iter().any(|frame| frame.base_offset < log_start) {
+            is_trimmed = true;
+            return Ok(ControlFlow::Continue(()));
+        }
+        if is_trimmed {
+            return Err(AdapterError::Compacted { oldest: revision });
+        }
+        let mut changes = Vec::new();
+        for frame in frames {
+            read_frame(frame, &mut changes).map_err(|error| adapted(damaged(revision, &error)))?;
+        }
+        if changes.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let has_room = found.len() < limit.commits && bytes < limit.bytes;
+        if !found.is_empty() && !has_room {
+            return Ok(ControlFlow::Break(()));
+        }
+        let len = |change: &Change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
+        bytes += changes.iter().map(len).sum::<usize>();
+        found.push(Commit { revision, changes });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // All that was there has gone.
+    if is_trimmed { Err(AdapterError::Compacted { oldest: end }) } else { Ok(found) }
+}
+
+/// Shows the frames of a partition entry by entry, in order.
+fn entries(
+    db: &PrkDb,
+    partition: u32,
+    from: Revision,
+    mut see: impl FnMut(Revision, &[&Frame]) -> Result<ControlFlow<()>, AdapterError>,
+) -> Result<(), AdapterError> {
+    let end = db.shard().revision() + 1;
+    let mut next = from.max(1);
     while next < end {
-        let entries = db.shard().read(next..end, READ_BYTES);
-        let entries = entries.map_err(|error| adapted(error.into()))?;
+        let read = db.shard().read(next..end, READ_BYTES);
+        let read = read.map_err(|error| adapted(error.into()))?;
         // Asked after the reading: what lies below the mark is left out of it.
         let mark = db.shard().log_state().purged.map_or(0, |mark| mark.index);
         if next <= mark {
             return Err(AdapterError::Compacted { oldest: mark + 1 });
         }
-        let Some(last) = entries.last() else { break };
+        let Some(last) = read.last() else { break };
         next = last.id.index + 1;
-        for entry in &entries {
+        for entry in read.iter().filter(|entry| !entry.is_void) {
             let Payload::Normal(write) = &entry.payload else { continue };
             let frames = write.frames.iter().filter(|frame| frame.partition == partition);
-            let mut changes = Vec::new();
-            for frame in frames.filter(|_| !entry.is_void) {
-                read_frame(frame, &mut changes)
-                    .map_err(|error| adapted(damaged(entry.id.index, &error)))?;
+            let frames: Vec<&Frame> = frames.collect();
+            if !frames.is_empty() && see(entry.id.index, &frames)?.is_break() {
+                return Ok(());
             }
-            if changes.is_empty() {
-                continue;
-            }
-            let has_room = found.len() < limit.commits && bytes < limit.bytes;
-            if !found.is_empty() && !has_room {
-                return Ok(found);
-            }
-            let len =
-                |change: &Change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
-            bytes += changes.iter().map(len).sum::<usize>();
-            found.push(Commit { revision: entry.id.index, changes });
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn read_frame(frame: &Frame, changes: &mut Vec<Change>) -> Result<(), prkdb_types::BatchError> {

@@ -1,7 +1,7 @@
 //! The engine as a storage adapter: below the typed layer, or beside others in the same suite.
 //!
-//! [`WalStorage`] has every tier but trimming, on the collection `default`: its log is the store.
-//! [`SegmentedLog`] is the same log without a key index.
+//! [`WalStorage`] has every tier but trimming, on the collection `default`: its log is the store, and what is
+//! trimmed would take keys with it. [`SegmentedLog`] is the same log without a key index, which is trimmed.
 
 mod log;
 mod wal;

@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prkdb_types::{
-    ShardCommand,
-    command::{ShardChange, Trim},
-    headers::Operation,
-};
+use prkdb_types::headers::Operation;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -63,12 +59,9 @@ pub(crate) async fn trim(
     point: TrimPoint,
 ) -> Result<(), Failure> {
     sweep_before(node, handle, (partition, collection), point.log_start).await?;
-    let TrimPoint { log_start, bytes } = point;
-    let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
-    let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
-    let timestamp_ms = node.clock().wall_ms();
-    let request = WriteRequest::Control { commands, timestamp_ms };
+    let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
     let written = node.write(handle.number, request, None).await?;
+    let log_start = point.log_start;
     debug!(shard = handle.number, partition, log_start, revision = written.revision, "trimmed");
     Ok(())
 }

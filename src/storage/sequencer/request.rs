@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prkdb_types::{
     Batch, BatchHeader, DecompressLimit, ErrorCode, ProducerStamp, ShardCommand,
+    command::{ShardChange, Trim},
     headers::{self, Operation, Ttl},
 };
 
 use super::transaction::Transaction;
+use crate::storage::stream::TrimPoint;
 
 /// What a write demands of the key it writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,16 @@ pub enum WriteRequest {
         /// The proposer's time.
         timestamp_ms: i64,
     },
+}
+
+impl WriteRequest {
+    /// Lets a partition begin later.
+    pub fn trim(partition: u32, point: TrimPoint, timestamp_ms: i64) -> Self {
+        let TrimPoint { log_start, bytes } = point;
+        let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
+        let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
+        Self::Control { commands, timestamp_ms }
+    }
 }
 
 /// What the sequencer says.

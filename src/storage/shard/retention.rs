@@ -35,6 +35,18 @@ impl Shard {
         overdue.collect()
     }
 
+    /// Returns how a partition is made to begin at an offset, or at its end; `None` where it does not begin
+    /// before that.
+    pub fn trim_point(&self, partition: u32, log_start: u64) -> Option<TrimPoint> {
+        let stats = self.partition_state(partition)?;
+        let log_start = log_start.min(stats.next_offset);
+        let trimmed = log_start.checked_sub(stats.log_start).filter(|trimmed| *trimmed > 0)?;
+        let all = stats.next_offset - stats.log_start;
+        // About: records of one partition are of one kind.
+        let bytes = u128::from(stats.size_bytes) * u128::from(trimmed) / u128::from(all);
+        Some(TrimPoint { log_start, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) })
+    }
+
     /// Returns keys of a partition, behind one, whose latest record stands before an offset; and the last
     /// key that was looked at, if there may be more.
     pub fn keys_before(
