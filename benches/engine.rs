@@ -8,6 +8,7 @@
 //! the same keys that has where their values are, and one that has the values.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the measurement")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the measurement")]
 
 use std::{
     fs::File,

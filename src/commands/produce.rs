@@ -260,7 +260,7 @@ impl Args {
             key: self.key.as_ref().map(bytes),
             partition: self.partition,
             timestamp_ms: timestamp_ms.map_err(wrong_time)?,
-            headers: self.headers.iter().map(|text| header(text)).collect::<Result<_>>()?,
+            headers: self.headers.iter().map(header).collect::<Result<_>>()?,
             ttl: None,
         })
     }

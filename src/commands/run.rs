@@ -72,8 +72,12 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
             block_on(session, async |session| Box::pin(delete::run(session, args)).await)
         }
         C::Ttl(args) => block_on(session, async |session| ttl::run(session, args).await),
-        C::Expire(args) => block_on(session, async |session| ttl::expire(session, args).await),
-        C::Persist(args) => block_on(session, async |session| ttl::persist(session, args).await),
+        C::Expire(args) => {
+            block_on(session, async |session| Box::pin(ttl::expire(session, args)).await)
+        }
+        C::Persist(args) => {
+            block_on(session, async |session| Box::pin(ttl::persist(session, args)).await)
+        }
         C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
         C::BatchPut(args) => batch_put::run(session, &args),
         C::Produce(args) => produce::run(session, &args),
@@ -82,7 +86,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Snapshot(args) => snapshot::run(session, args),
         C::Consumer(args) => block_on(session, async |session| consumer::run(session, args).await),
         C::Collection(args) => {
-            block_on(session, async |session| collection::run(session, args).await)
+            block_on(session, async |session| Box::pin(collection::run(session, args)).await)
         }
         C::Status(args) => block_on(session, async |session| status::run(session, args).await),
         C::Health(args) => block_on(session, async |session| health::run(session, args).await),

@@ -339,7 +339,7 @@ fn flush_all(shared: &Shared, mode: FlushMode) -> Result<usize, ()> {
         shared.observer.flushed(bytes, entries, took);
         match reached {
             Ok(lsn) => shared.written.reach(lsn),
-            Err(source) => return Err(end(shared, source)),
+            Err(source) => return end(shared, source),
         }
         count += 1;
         shared.prepare.wake();
@@ -376,16 +376,17 @@ fn sync_written(shared: &Shared) -> Result<(), ()> {
             shared.synced.reach(lsn);
             Ok(())
         }
-        Err(source) => Err(end(shared, source)),
+        Err(source) => end(shared, source),
     }
 }
 
 /// Tells nobody anything any more.
-fn end(shared: &Shared, source: StorageError) {
+fn end<T>(shared: &Shared, source: StorageError) -> Result<T, ()> {
     error!(shard = shared.number, error = %source, "write failed: stopping");
     shared.synced.clear();
     shared.written.clear();
     shared.observer.failed(source);
+    Err(())
 }
 
 fn run_preparer(shared: &Shared) {

@@ -325,6 +325,7 @@ struct Start<'a> {
     index_bytes_max: u64,
 }
 
+#[expect(clippy::too_many_lines, reason = "one thing after the other, each with its parts")]
 async fn start_shard(
     start: &Start<'_>,
     number: u32,

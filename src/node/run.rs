@@ -156,7 +156,7 @@ async fn live(
     let work = tokio::select! {
         booted = boot(&node, &directory, &consensus, &fatal) => booted,
         error = fatal.raised() => Err(error),
-        signal = signals.next() => return servers.abandon(signal),
+        signal = signals.next() => return Ok(servers.abandon(signal)),
     };
     let booted = match work {
         Ok(booted) => booted,
@@ -244,9 +244,9 @@ impl Servers {
     }
 
     /// Stops before the node was ever ready: nothing was promised.
-    fn abandon(self, signal: i32) -> Result<Stopped, NodeError> {
+    fn abandon(self, signal: i32) -> Stopped {
         self.stop.cancel();
-        Ok(Stopped { signal })
+        Stopped { signal }
     }
 }
 

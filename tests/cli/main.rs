@@ -1,5 +1,6 @@
 //! The contract of the command line: what scripts may rely on.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 #![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 
 mod backup;

@@ -41,6 +41,7 @@ fn shape(value: &Value, path: &str, text: &mut String) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a line for each document")]
 fn documents_have_the_fields_they_always_had() {
     let node = Node::start();
     let dir = node.home.dir.path();

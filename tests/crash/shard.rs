@@ -424,7 +424,8 @@ impl Load {
         let mut builder = BatchBuilder::new(self.stamp(EVENTS_PRODUCER), Compression::Zstd);
         let mut records = Vec::new();
         for _ in 0..=self.below(20) {
-            let time = i64::try_from(self.below(1000)).unwrap() + 10 * self.models.len() as i64;
+            let time = i64::try_from(self.below(1000)).unwrap()
+                + 10 * i64::try_from(self.models.len()).unwrap();
             let key = (self.below(2) == 0).then(|| vec![1, 2]);
             let value = Some(self.rng.next_u64().to_le_bytes().repeat(4));
             builder.push(time, key.as_deref(), value.as_deref(), &[]).unwrap();

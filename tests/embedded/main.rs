@@ -1,10 +1,8 @@
 //! The engine inside of a program.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up should stop the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
+#![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 
 mod adapters;
 mod cleanup;

@@ -2,6 +2,7 @@
 //!
 //! The long run is libFuzzer's: `tests/long.sh fuzz`. `docs/TESTING.md` has its figures.
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 #![allow(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 #![allow(unreachable_pub, reason = "the targets are a library of libFuzzer's too")]
 

@@ -53,7 +53,7 @@ impl Mutator {
         match self.below(8) {
             0 => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << self.rng.next_u64().trailing_zeros() % 8;
+                    *byte ^= 1 << (self.rng.next_u64().trailing_zeros() % 8);
                 }
             }
             1 => bytes.insert(at, self.rng.next_u64().to_le_bytes()[0]),

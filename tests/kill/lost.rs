@@ -1,6 +1,7 @@
 //! Replies that are lost after the node has applied the write.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::Path,
     process::{Command, Output, Stdio},
@@ -160,7 +161,10 @@ async fn commands_whose_replies_are_lost_write_once() {
     assert_eq!((said.status.code(), &said.stdout[..]), (Some(0), &b"OK\n"[..]), "{said:?}");
     assert_eq!(records(&scene.direct).await, 1);
 
-    let mut lines: String = (0..1000).map(|number| format!("k{number},v{number}\n")).collect();
+    let mut lines = String::new();
+    for number in 0..1000 {
+        writeln!(lines, "k{number},v{number}").unwrap();
+    }
     lines.push_str("last,the reply to this is lost too\n");
     fs::write(home.path().join("d.txt"), lines).unwrap();
     scene.proxy.lose_reply_to(b"the reply to this is lost too");

@@ -4,11 +4,8 @@
 //! tests know the binary and the client crate. Figures: `cargo test --test kill -- --nocapture`; more
 //! kills: `PRKDB_KILLS=100` before it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up should stop the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::disallowed_methods, reason = "a test gives up by the clock of the machine")]
 
 mod files;
 mod ledger;

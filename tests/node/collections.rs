@@ -192,6 +192,6 @@ async fn the_first_collection_can_be_dropped_and_stays_so() {
     let drop = DropCollectionRequest { name: "default".into() };
     rig.collections().drop(drop).await.unwrap();
     let rig = rig.stop().await.start().await;
-    assert_eq!(names(&rig, true).await, [String::new(); 0]);
+    assert!(names(&rig, true).await.is_empty());
     rig.stop().await;
 }

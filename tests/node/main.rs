@@ -4,6 +4,7 @@
 //! node has a directory of its own and takes free ports.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should stop the test")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds should stop the test")]
 
 mod rig;
 

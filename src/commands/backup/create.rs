@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use prkdb_client::{
@@ -13,6 +12,7 @@ use prkdb_client::{
 };
 
 use prkdb_types::ErrorCode;
+use tokio::time::Instant;
 
 use super::{
     archive::{About, AboutShard, Writer},

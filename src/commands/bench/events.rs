@@ -419,7 +419,9 @@ impl<'a> Events<'a> {
             let key = (self.key_size > 0).then(|| cut(at, self.key_size));
             let value = if index == 0 {
                 first.copy_from_slice(cut(at, self.value_size));
-                first[..DUE_BYTES].copy_from_slice(&stamp_ns.to_be_bytes());
+                if let Some(due) = first.first_chunk_mut::<DUE_BYTES>() {
+                    *due = stamp_ns.to_be_bytes();
+                }
                 &first
             } else {
                 cut(at, self.value_size)

@@ -151,9 +151,9 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Output::bytes`].
-    pub(crate) fn end(self, output: &mut Output, talk: &Talk) -> Result {
+    pub(crate) fn end(self, output: &mut Output, talk: Talk) -> Result {
         match self.form {
-            Form::Rows { rows, .. } => rows.end(output, talk),
+            Form::Rows { rows, .. } => rows.end(output, &talk),
             Form::Template { .. } => output.flush(),
         }
     }

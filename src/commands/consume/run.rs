@@ -34,7 +34,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result {
         let mut reading = Reading { consumer, left: limit.unwrap_or(u64::MAX), signals };
         let ended = reading.print(&mut session.output, &mut printer).await;
         // What was printed is whole, however it ends.
-        let printed = printer.end(&mut session.output, &session.talk);
+        let printed = printer.end(&mut session.output, session.talk);
         ended.and(printed)
     })
 }

@@ -60,7 +60,7 @@ impl<'a> Offsets<'a> {
     ///
     /// # Errors
     /// As [`Output::bytes`].
-    pub(crate) fn end(self, talk: &Talk) -> Result {
-        self.rows.end(self.output, talk)
+    pub(crate) fn end(self, talk: Talk) -> Result {
+        self.rows.end(self.output, &talk)
     }
 }

@@ -80,7 +80,7 @@ async fn start(session: &mut Session, job: &Job<'_>, mut signals: Signals) -> Re
     let tally = pipeline.tally();
     let offsets = pipeline.take_offsets();
     drop(pipeline);
-    let printed = offsets.map_or(Ok(()), |offsets| offsets.end(&session.talk));
+    let printed = offsets.map_or(Ok(()), |offsets| offsets.end(session.talk));
     let ended = ended.and_then(|end| printed.map(|()| end));
     conclude(session, job, &tally, started.elapsed(), ended)
 }

@@ -61,8 +61,8 @@ pub(super) fn run(session: &mut Session, args: &InspectArgs) -> Result {
     for file in &files {
         sums.push((name(file), file.len, sum(file)?));
     }
-    let (id, cluster_id) = (id(shard, version.generation), hex::encode(&cluster_id));
-    let sha256 = hex::encode(&Sha256::digest(&version.manifest));
+    let (id, cluster_id) = (id(shard, version.generation), hex::encode(cluster_id));
+    let sha256 = hex::encode(Sha256::digest(&version.manifest));
     if session.output.options.format.is_json() {
         let files: Vec<Value> = sums
             .iter()
@@ -116,7 +116,7 @@ fn sum(file: &SnapshotFile) -> std::result::Result<String, Failure> {
     let mut hasher = Sha256::new();
     let read = io::copy(&mut opened.take(file.len), &mut hasher).map_err(|error| failed(&error))?;
     if read == file.len {
-        return Ok(hex::encode(&hasher.finalize()));
+        return Ok(hex::encode(hasher.finalize()));
     }
     let message = format!("{}: {read} of {} bytes are there", file.path.display(), file.len);
     Err(Failure::of(ErrorCode::Corrupt, message))

@@ -130,7 +130,9 @@ impl Caller {
         let timeout = header.and_then(|value| parse_timeout(value.to_str().ok()?));
         Self {
             connection: request.extensions().get::<Connection>().cloned(),
-            deadline: deadline_after(timeout.map(|limit| limit - (limit / 8).min(MARGIN_MAX))),
+            deadline: deadline_after(
+                timeout.map(|limit| limit.saturating_sub((limit / 8).min(MARGIN_MAX))),
+            ),
         }
     }
 

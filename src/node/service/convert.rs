@@ -106,7 +106,7 @@ pub(super) fn put(node: &Node, route: &Route, put: v1::PutRequest) -> Result<Rou
 pub(super) fn delete(
     node: &Node,
     route: &Route,
-    delete: v1::DeleteRequest,
+    delete: &v1::DeleteRequest,
 ) -> Result<Routed, Failure> {
     check_key(&delete.key, node.config().max_key)?;
     let place = place(route, &delete.key, delete.partition)?;

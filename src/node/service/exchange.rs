@@ -129,7 +129,7 @@ impl Reader {
         let context = &self.context;
         let routed = match request.operation {
             Some(exchange_request::Operation::Put(put)) => kv::route_put(context, put),
-            Some(exchange_request::Operation::Delete(delete)) => kv::route_delete(context, delete),
+            Some(exchange_request::Operation::Delete(delete)) => kv::route_delete(context, &delete),
             Some(exchange_request::Operation::Get(get)) => {
                 let read = read_one(context, &get).await.map(exchange_reply::Result::Get);
                 responder.share = None;

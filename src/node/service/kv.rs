@@ -172,7 +172,7 @@ pub(super) fn route_put(context: &Context, put: v1::PutRequest) -> Result<Routed
 /// Returns the routed write of a delete.
 pub(super) fn route_delete(
     context: &Context,
-    delete: v1::DeleteRequest,
+    delete: &v1::DeleteRequest,
 ) -> Result<Routed, Failure> {
     let route = context.route(Action::Write, &delete.collection)?;
     convert::delete(&context.node, &route, delete)
@@ -219,7 +219,7 @@ impl Kv for KvService {
             let caller = Caller::of(&request);
             let delete = request.into_inner();
             let bytes = delete.encoded_len();
-            let routed = route_delete(&self.context, delete)?;
+            let routed = route_delete(&self.context, &delete)?;
             caller.check_deadline()?;
             let held = self.context.hold(&caller, bytes)?;
             write(&self.context, &caller, held, routed).await

@@ -108,7 +108,7 @@ impl TxnService {
         Ok(v1::ReadTxnReply { items })
     }
 
-    fn scan_now(&self, request: v1::ScanTxnRequest) -> Result<v1::ScanTxnReply, Failure> {
+    fn scan_now(&self, request: &v1::ScanTxnRequest) -> Result<v1::ScanTxnReply, Failure> {
         let route = kv::read_route(&self.context, &request.collection)?;
         let kept = self.snapshots.find(request.snapshot, Instant::now())?;
         for shard in route.shards() {
@@ -118,7 +118,7 @@ impl TxnService {
             0 => PAGE_ROWS,
             limit => limit.min(PAGE_ROWS),
         };
-        page(&kept, &route, &request, limit)
+        page(&kept, &route, request, limit)
     }
 
     async fn commit_now(
@@ -230,7 +230,7 @@ impl Txn for TxnService {
             let request = request.into_inner();
             self.context.authorise(Action::Read, Resource::Collection(&request.collection))?;
             caller.check_deadline()?;
-            self.scan_now(request)
+            self.scan_now(&request)
         };
         self.context.answer_read(Method::ScanTxn, read).await
     }

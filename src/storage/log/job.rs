@@ -85,7 +85,6 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::flushed`].
-    #[expect(clippy::needless_pass_by_value, reason = "a job ends here: it must not run again")]
     pub fn written(&mut self, job: FlushJob, result: io::Result<()>) -> Result<Lsn, StorageError> {
         self.group_in_flight = false;
         if let Err(source) = result {

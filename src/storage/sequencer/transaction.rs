@@ -41,6 +41,7 @@ use crate::storage::{
         removals::Since,
         snapshot::ShardSnapshot,
         state::State,
+        tree::Root,
         window::{ProducerKey, Remembered, Window, WindowVerdict},
     },
     log::entry::FRAME_HEADER_BYTES,
@@ -308,7 +309,7 @@ impl Sequencer {
                 let rests_on = (time_ms > state.log_time_ms()).then_some(taken);
                 return conflict(&Bytes::copy_from_slice(key), rests_on);
             }
-            let none = Default::default();
+            let none = Root::default();
             let then = snapshot.root(*collection).unwrap_or(&none);
             if let Some(key) = then.first_difference(&now, as_slice(from), as_slice(to)) {
                 return conflict(&key.into(), None);

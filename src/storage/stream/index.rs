@@ -177,7 +177,7 @@ impl StreamIndex {
                     bytes += usize::try_from(frame.bytes).unwrap_or(usize::MAX);
                     is_first || bytes <= bytes_max
                 };
-                view.from_offset(offset).take_while(fits).collect::<Vec<_>>()
+                view.starting_at(offset).take_while(fits).collect::<Vec<_>>()
             });
             if let Some(frames) = frames.filter(|frames| !frames.is_empty()) {
                 return Frames { segment: *segment, frames };
@@ -207,7 +207,7 @@ impl StreamIndex {
                     return Some(near);
                 }
                 // The first that reaches it lies before; the others of the segment follow.
-                Some(view.from_offset(from).take(RUN_FRAMES).collect())
+                Some(view.starting_at(from).take(RUN_FRAMES).collect())
             });
             if let Some(frames) = frames.flatten().filter(|frames| !frames.is_empty()) {
                 return Frames { segment: *segment, frames };
@@ -265,12 +265,9 @@ impl StreamIndex {
         result: std::io::Result<SidecarDone>,
     ) {
         self.is_under_way = false;
-        let SidecarDone(file) = match result {
-            Ok(done) => done,
-            Err(_) => {
-                self.has_failed = true;
-                return;
-            }
+        let Ok(SidecarDone(file)) = result else {
+            self.has_failed = true;
+            return;
         };
         self.waiting.retain(|number| *number != job.number);
         self.finished.insert(job.number, Arc::new(SegmentTracks::Mapped(file)));

@@ -9,6 +9,7 @@ use crate::storage::checkpoint::codec::{Malformed, Put as _, Take};
 
 /// Most marks of a partition.
 const MARKS_MAX: usize = 128;
+const HALF_OF_MARKS: i64 = 64;
 
 /// The marks of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Marks {
             });
             // Those that follow are as far apart as those that are left.
             let first_ms = self.marks.front().map_or(append_time_ms, |first| first.time_ms);
-            let apart_ms = append_time_ms.saturating_sub(first_ms) / (MARKS_MAX as i64 / 2);
+            let apart_ms = append_time_ms.saturating_sub(first_ms) / HALF_OF_MARKS;
             self.step_ms = self.step_ms.max(apart_ms).max(1);
         }
         self.bytes += bytes;

@@ -161,6 +161,7 @@ fn content(file: &dyn DiskFile) -> io::Result<Bytes> {
     Ok(bytes.freeze())
 }
 
+#[expect(clippy::indexing_slicing, reason = "the buffer begins with the header")]
 fn encode(tracks: &BTreeMap<u32, Track>, log_id: u64, number: u64) -> io::Result<Bytes> {
     let bodies: usize = tracks.values().map(Track::bytes).sum();
     let len = HEADER_BYTES + ROW_BYTES * tracks.len() + bodies;

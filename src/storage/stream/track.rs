@@ -129,7 +129,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// Returns the frames from the one with `offset` on, or from the first behind it.
-    pub(super) fn from_offset(self, offset: u64) -> impl Iterator<Item = FrameRef> + 'a {
+    pub(super) fn starting_at(self, offset: u64) -> impl Iterator<Item = FrameRef> + 'a {
         let run = self.last_point(|point| point.base_offset <= offset);
         self.run(run).skip_while(move |frame| frame.next_offset() <= offset)
     }
@@ -284,7 +284,7 @@ mod tests {
                 .map(|(frame, _)| *frame)
                 .filter(|frame| frame.next_offset() > offset)
                 .collect();
-            prop_assert_eq!(track.view().from_offset(offset).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(track.view().starting_at(offset).collect::<Vec<_>>(), expected);
         }
 
         #[test]
@@ -296,7 +296,7 @@ mod tests {
                 Some(first) => prop_assert!(found.contains(&first)),
                 None => prop_assert!(found.len() <= RUN_FRAMES),
             }
-            prop_assert_eq!(track.view().from_offset(0).count(), frames.len());
+            prop_assert_eq!(track.view().starting_at(0).count(), frames.len());
         }
     }
 
@@ -306,12 +306,12 @@ mod tests {
         let mut track = Track::default();
         track.push(&frame, 9);
         let view = track.view();
-        assert_eq!(view.from_offset(0).collect::<Vec<_>>(), [frame]);
+        assert_eq!(view.starting_at(0).collect::<Vec<_>>(), [frame]);
         let summary = view.summary;
         let cut = View { summary, points: view.points, steps: &view.steps[..view.steps.len() - 1] };
-        assert_eq!(cut.from_offset(0).count(), 0);
+        assert_eq!(cut.starting_at(0).count(), 0);
         let long = View { summary, points: view.points, steps: &[0xff; 40] };
-        assert_eq!(long.from_offset(0).count(), 0);
+        assert_eq!(long.starting_at(0).count(), 0);
         assert_eq!(View { summary, points: &[1; 5], steps: &[] }.near_time(0).count(), 0);
     }
 

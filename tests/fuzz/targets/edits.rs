@@ -23,20 +23,14 @@ fn seal_all(files: &mut [File], is_left: &[bool]) {
         let ids = numbers(name);
         match (ids, name.as_str()) {
             (_, "MANIFEST") if !is_left[number] => seal::manifest(content),
-            (Some((log_id, number_of)), name) if name.ends_with(".log") => {
-                if !is_left[number] {
-                    before = seal::segment(content, log_id, number_of, before);
-                }
+            (Some((log_id, number_of)), name) if name.ends_with(".log") && !is_left[number] => {
+                before = seal::segment(content, log_id, number_of, before);
             }
-            (Some((log_id, number_of)), name) if name.ends_with(".index") => {
-                if !is_left[number] {
-                    seal::sidecar(content, log_id, number_of);
-                }
+            (Some((log_id, number_of)), name) if name.ends_with(".index") && !is_left[number] => {
+                seal::sidecar(content, log_id, number_of);
             }
-            (Some((log_id, index)), name) if name.ends_with(".checkpoint") => {
-                if !is_left[number] {
-                    seal::checkpoint(content, log_id, index);
-                }
+            (Some((log_id, index)), name) if name.ends_with(".checkpoint") && !is_left[number] => {
+                seal::checkpoint(content, log_id, index);
             }
             _ => {}
         }

@@ -276,8 +276,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         ttl_ms: Some(7),
         ..v1::AlterCollectionRequest::default()
     };
-    let metadata =
-        v1::MetadataRequest { collections: vec!["k".to_owned()], ..v1::MetadataRequest::default() };
+    let metadata = v1::MetadataRequest { collections: vec!["k".to_owned()] };
     vec![
         seed(0, &[v1::ListCollectionsRequest { internal: true }.encode_to_vec()]),
         seed(1, &[create.encode_to_vec()]),

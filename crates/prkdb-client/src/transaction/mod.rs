@@ -278,6 +278,7 @@ impl Transaction {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn refused(error: TransactionError) -> ClientError {
     ClientError::Request { code: error.code(), message: error.to_string() }
 }

@@ -140,6 +140,7 @@ impl StreamState {
 
 impl Fake {
     /// Appends a batch as its producer's next; returns its offset and whether it was there before.
+    #[expect(clippy::result_large_err, reason = "the message is what is sent")]
     pub(crate) fn apply_batch(
         &self,
         partition: u32,

@@ -51,11 +51,11 @@ impl Batch {
             return Ok(Retained::None);
         }
         let count = i32::try_from(kept).unwrap_or(i32::MAX);
-        self.with_records(&BatchHeader { count, max_timestamp, ..header }, &plain)
+        Self::with_records(&BatchHeader { count, max_timestamp, ..header }, &plain)
             .map(Retained::Some)
     }
 
-    fn with_records(&self, header: &BatchHeader, plain: &[u8]) -> Result<Self, BatchError> {
+    fn with_records(header: &BatchHeader, plain: &[u8]) -> Result<Self, BatchError> {
         let mut whole = Vec::with_capacity(HEADER_LEN + plain.len());
         whole.resize(HEADER_LEN, 0);
         let codec = header.compression()?;

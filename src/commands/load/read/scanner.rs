@@ -141,6 +141,7 @@ impl Scanner {
 
     /// Keeps pieces up to another length.
     #[cfg(test)]
+    #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
