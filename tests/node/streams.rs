@@ -219,7 +219,7 @@ async fn check_all(rig: &Rig, ends: [u64; 3]) {
     // The first record that has reached a time is found although later ones are earlier again.
     for number in [0_u64, 1, 8, 9, 500, 1_234, 4_999] {
         let time = i64::try_from(number).unwrap() * 10 - 3;
-        let first = (0..5_000).find(|number| time_of(*number) >= time).unwrap();
+        let first = (0..ends[0]).find(|number| time_of(*number) >= time).unwrap();
         let item =
             list_offsets_request::Item { partition: 0, position: at(Place::TimestampMs(time)) };
         let found = list(rig, vec![item]).await.unwrap();
