@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use prkdb::storage::{
-    CleanDone, CleanJob, CleanStep, Overdue, Shard, ShardOptions, StorageError, TrimPoint,
+    CleanDone, CleanJob, CleanStep, Overdue, Shard, ShardOptions, StorageError,
     clock::{Rng as _, SeededRng},
     disk::sim::SimDisk,
     log::{
@@ -21,7 +21,7 @@ use prkdb::storage::{
 };
 use prkdb_types::{
     BatchBuilder, Compression, ProducerStamp, ShardCommand,
-    command::{PartitionPut, ShardChange, Trim},
+    command::{PartitionPut, ShardChange},
     headers::{Operation, Ttl},
 };
 
@@ -216,11 +216,8 @@ impl Load {
     fn trim(&mut self) {
         self.take();
         for Overdue { partition, point, .. } in self.shard.overdue(self.now_ms()) {
-            let TrimPoint { log_start, bytes } = point;
-            let change = Some(ShardChange::Trim(Trim { partition, log_start, bytes }));
-            let commands = vec![ShardCommand { id: partition.into(), version: 0, change }];
-            self.accept(&WriteRequest::Control { commands, timestamp_ms: 0 }).unwrap();
-            self.gathered.log_starts.insert(partition, log_start);
+            self.accept(&WriteRequest::trim(partition, point, 0)).unwrap();
+            self.gathered.log_starts.insert(partition, point.log_start);
         }
     }
 
