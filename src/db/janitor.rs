@@ -111,7 +111,8 @@ impl Work {
 
     /// Lets a partition begin later. The keys go first whose latest record goes.
     fn trim(&self, place: (u32, u32), point: TrimPoint) -> Result<(), DbError> {
-        let (log_start, (partition, collection)) = (point.log_start, place);
+        let log_start = point.log_start;
+        let (partition, collection) = place;
         let mut behind: Option<Vec<u8>> = None;
         loop {
             let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);

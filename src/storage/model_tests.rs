@@ -255,21 +255,18 @@ fn the_engine_agrees_with_a_map() {
 
 #[test]
 fn planted_cleanings_are_seen_by_the_map() {
-    {
-        let planted = Bug::CleanForgetsKeys;
-        let guard = bug::plant(planted);
-        let found = TestRunner::new(ProptestConfig {
-            failure_persistence: None,
-            max_shrink_iters: 0,
-            ..ProptestConfig::with_cases(2000)
-        })
-        .run(&steps(), |steps| {
-            run(Engine::new(), steps);
-            Ok(())
-        });
-        drop(guard);
-        assert!(found.is_err(), "{planted:?}");
-    }
+    let planted = bug::plant(Bug::CleanForgetsKeys);
+    let found = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::with_cases(2000)
+    })
+    .run(&steps(), |steps| {
+        run(Engine::new(), steps);
+        Ok(())
+    });
+    drop(planted);
+    assert!(found.is_err());
 }
 
 #[test]

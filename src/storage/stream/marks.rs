@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use crate::storage::checkpoint::codec::{Malformed, Put as _, Take};
 
 /// Most marks of a partition.
-const MARKS_MAX: usize = 128;
-const HALF_OF_MARKS: i64 = 64;
+const MARKS_MAX: u8 = 128;
 
 /// The marks of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +48,7 @@ impl Marks {
             let mark = Mark { time_ms: append_time_ms, offset: base_offset, bytes: self.bytes };
             self.marks.push_back(mark);
         }
-        if self.marks.len() > MARKS_MAX {
+        if self.marks.len() > usize::from(MARKS_MAX) {
             let mut keeps = false;
             self.marks.retain(|_| {
                 keeps = !keeps;
@@ -57,7 +56,7 @@ impl Marks {
             });
             // Those that follow are as far apart as those that are left.
             let first_ms = self.marks.front().map_or(append_time_ms, |first| first.time_ms);
-            let apart_ms = append_time_ms.saturating_sub(first_ms) / HALF_OF_MARKS;
+            let apart_ms = append_time_ms.saturating_sub(first_ms) / i64::from(MARKS_MAX / 2);
             self.step_ms = self.step_ms.max(apart_ms).max(1);
         }
         self.bytes += bytes;
@@ -132,7 +131,7 @@ mod tests {
     fn what_is_cut_was_appended_before_and_nothing_later() {
         for batches in [1, 2, 100, 1000, 5000] {
             let marks = filled(batches);
-            assert!(marks.marks.len() <= MARKS_MAX);
+            assert!(marks.marks.len() <= usize::from(MARKS_MAX));
             for cutoff in (0..batches * 10).step_by(77) {
                 let cutoff_ms = i64::try_from(cutoff).unwrap();
                 let Some(point) = marks.overdue(Some(cutoff_ms), None) else { continue };
