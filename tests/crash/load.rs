@@ -186,7 +186,7 @@ pub(crate) fn run(rig: &mut Rig, seed: u64, entries: usize) -> Result<(), Storag
             _ => rig.drive()?,
         }
         if given == entries / 2 && rig.full_count == 0 {
-            meet_full_disk(rig, &mut source)?;
+            meet_full_disk(rig, &mut source, seed)?;
         }
         if given == entries * 3 / 4 && seed % 2 == 1 && source.below(2) == 0 {
             source.jump(rig)?;
@@ -198,17 +198,18 @@ pub(crate) fn run(rig: &mut Rig, seed: u64, entries: usize) -> Result<(), Storag
 }
 
 /// Fills what is prepared while the disk has no room, and goes on when it has.
-fn meet_full_disk(rig: &mut Rig, source: &mut Source) -> Result<(), StorageError> {
+fn meet_full_disk(rig: &mut Rig, source: &mut Source, seed: u64) -> Result<(), StorageError> {
     let space = rig.disk.space(std::path::Path::new(DIR)).unwrap();
     rig.disk.set_capacity(Some(space.total - space.free));
     while !(rig.full_count > 0 && rig.log.has_unflushed() && rig.log.next_flush().is_none()) {
         source.write(rig)?;
         rig.drive()?;
     }
-    assert!(rig.log.disk_is_full(), "a log without room says so");
+    assert!(rig.log.disk_is_full(), "load {seed}: a log without room says so");
     rig.give(Op::Vote(Vote { term: source.term, replica: 1, is_committed: true }))?;
     rig.disk.set_capacity(None);
     rig.drive()?;
-    assert!(!rig.log.has_unflushed() && !rig.log.disk_is_full(), "a log goes on by itself");
+    let goes_on = !rig.log.has_unflushed() && !rig.log.disk_is_full();
+    assert!(goes_on, "load {seed}: a log goes on by itself");
     Ok(())
 }

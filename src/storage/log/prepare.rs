@@ -282,12 +282,13 @@ impl Log {
         self.preparation.is_on_reserve = is_on_reserve;
     }
 
-    /// Returns whether writes must be refused: no segment can be prepared and little room is left.
+    /// Returns whether writes must be refused: no segment can be prepared, and little room is left
+    /// or an entry waits that fits into none of it.
     pub fn disk_is_full(&self) -> bool {
-        let room = self.room();
         let reserved = ROOM_RESERVED.min(self.options.segment_bytes_max / 2);
-        self.preparation.is_on_reserve
-            || (self.preparation.is_full && room.saturating_sub(self.pending_bytes) < reserved)
+        let is_waiting = self.preparation.wanted_bytes > 0;
+        let has_little = self.room().saturating_sub(self.pending_bytes) < reserved;
+        self.preparation.is_on_reserve || (self.preparation.is_full && (is_waiting || has_little))
     }
 
     fn room(&self) -> u64 {

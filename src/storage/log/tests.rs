@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use prkdb_types::batch::{Batch, ProducerStamp};
 
 use super::{
-    Log, PrepareMode, Recovery,
+    Log, PrepareMode, Prepared, Recovery,
     entry::{Entry, Frame, LogId, Payload, Vote, Write},
     options::LogOptions,
 };
@@ -136,4 +136,32 @@ fn acknowledged_entries_survive_a_power_cut_at_every_boundary() {
         }
     }
     assert!(images > 500, "{images} images");
+}
+
+#[test]
+fn a_log_is_full_when_no_ready_segment_holds_the_entry_that_waits() {
+    use crate::storage::disk::Disk as _;
+    let disk = new_disk();
+    let (mut log, _) = open(&disk).unwrap();
+    let small: Vec<Entry> = (0..100).map(|n| entry(n, n + 1, n, &[3; 300])).collect();
+    for one in &small {
+        log.append(vec![one.clone()]).unwrap();
+        drive(&mut log);
+    }
+    let space = disk.space(Path::new(DIR)).unwrap();
+    disk.set_capacity(Some(space.total - space.free));
+    // Small segments are ready, with more room together than the entry takes.
+    let large = entry(100, 101, 100, &[4; 40 << 10]);
+    assert!(log.prepared_bytes() > 48 << 10, "{} bytes", log.prepared_bytes());
+    log.append(vec![large.clone()]).unwrap();
+    assert!(log.next_flush().is_none(), "no segment has room for it");
+    let job = log.next_prepare().unwrap();
+    let result = job.run(PrepareMode::Allocate);
+    assert_eq!(log.prepared(job, result).unwrap(), Prepared::DiskFull);
+    assert!(log.disk_is_full(), "writes behind it are refused, for they would wait");
+
+    disk.set_capacity(None);
+    drive(&mut log);
+    assert!(!log.disk_is_full() && !log.has_unflushed(), "it goes on by itself");
+    assert_eq!(log.plan_read(100..101, u64::MAX).run().unwrap(), [large]);
 }
