@@ -11,11 +11,13 @@ compacted collection also the bytes of the log, sampled ten times a second after
 what is alive.
 
 Every answer that took more than 50 ms is a stall, and what happened meanwhile is looked up. The node says for
-each slow group of its log how long the write and the sync took (--log-level prkdb::driver=debug). Beside it runs a
+each group of its log how long the write and the sync took (--log-level prkdb::driver=trace). Beside it runs a
 program that does nothing but touch 16 MiB of its own memory 50 times a second, and notes when that takes processor
-time: on a virtual machine that is when the host took the memory away, and it takes it from the node too. A stall is
-explained by syncs if not more than 50 ms of it are without one; otherwise it is the machine's if the other program
-stalled within it; otherwise it is ours.
+time: on a virtual machine that is when the host took the memory away, and it takes it from the node too. On each
+processor a timer with real-time priority notes when it is late: then the host, or an interrupt, had the processor. A
+stall is explained by syncs if not more than 50 ms of it are without one; otherwise it is the machine's if the other
+program stalled within it or if not more than 50 ms are left without the time that a processor was away; otherwise it
+is ours.
 
 Figures go to stdout as Markdown, raw ones to the results file. Works in a new directory below the current one,
 which needs room for --seconds of writing.
@@ -40,6 +42,8 @@ DATA_SHARD = "shard-0000000001"
 STALL_S = 0.050
 # A sweep over the memory takes a hundredth of that where nothing is taken away.
 SWEEP_BYTES, SWEEP_CPU_S, SWEEP_PAUSE_S = 16 << 20, 0.005, 0.020
+# A timer with real-time priority is late by a twentieth of that where the processor is there.
+TICK_S, LATE_S = 0.002, 0.003
 
 
 def say(text):
@@ -50,7 +54,7 @@ class Node:
     def __init__(self, binary, work):
         self.binary, self.dir = binary, os.path.join(work, "data")
         self.log = os.path.join(work, "log")
-        words = "serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --log-format json --log-level warn,prkdb::driver=debug"
+        words = "serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --log-format json --log-level warn,prkdb::driver=trace"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen([binary, *words.split(), "--data-dir", self.dir],
                                             stdout=subprocess.PIPE, stderr=log, text=True)
@@ -99,14 +103,14 @@ class Node:
         self.process.wait(60)
 
 
-def slow_groups(path):
-    """When the data shard wrote and synced its slow groups: begun, written and synced, since 1970."""
+def groups_of_log(path):
+    """When the data shard wrote and synced its groups: begun, written and synced, since 1970."""
     found = []
     with open(path) as lines:
         for line in lines:
             said = json.loads(line)
             fields = said["fields"]
-            if fields["message"] == "slow disk" and fields["shard"] == 1:
+            if fields["message"] in ("slow disk", "synced") and fields["shard"] == 1:
                 synced = datetime.datetime.fromisoformat(said["timestamp"].replace("Z", "+00:00")).timestamp()
                 written = synced - fields["synced_us"] / 1e6
                 found.append((written - fields["wrote_us"] / 1e6, written, synced))
@@ -126,6 +130,20 @@ def touch(until, found):
     found.put(slow)
 
 
+def tick(cpu, until, found):
+    """Sleeps again and again on one processor, before all others; puts down when that took too long: begun, ended."""
+    os.sched_setaffinity(0, {cpu})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+    late = []
+    while time.time() < until:
+        begun = time.time()
+        time.sleep(TICK_S)
+        ended = time.time()
+        if ended - begun > TICK_S + LATE_S:
+            late.append((begun + TICK_S, ended))
+    found.put(late)
+
+
 def shared(spans, begun, ended):
     """How much of a time lies in one of the spans."""
     total, reached = 0.0, begun
@@ -135,7 +153,7 @@ def shared(spans, begun, ended):
     return total
 
 
-def stalls(slowest, groups, taken):
+def stalls(slowest, groups, taken, away):
     """Says for each answer that took more than 50 ms what was under way, and what explains it."""
     found = []
     for slow in slowest:
@@ -146,13 +164,15 @@ def stalls(slowest, groups, taken):
         syncing = shared([(written, synced) for _, written, synced in groups], begun, ended)
         writing = shared([(started, written) for started, written, _ in groups], begun, ended)
         stopped = shared(taken, begun, ended)
+        syncs = [(written, synced) for _, written, synced in groups]
+        absent = shared(syncs + away, begun, ended) - syncing
         reason = "ours"
         if took - syncing <= STALL_S:
             reason = "syncs"
-        elif stopped > 0:
+        elif stopped > 0 or took - syncing - absent <= STALL_S:
             reason = "machine"
         found.append({"ms": took * 1e3, "ended": ended, "syncing_ms": syncing * 1e3, "writing_ms": writing * 1e3,
-                      "machine_ms": stopped * 1e3, "reason": reason})
+                      "machine_ms": stopped * 1e3, "away_ms": absent * 1e3, "reason": reason})
     return found
 
 
@@ -196,6 +216,11 @@ def measure(binary, cleanup, path, seconds):
             taken = multiprocessing.Queue()
             touching = multiprocessing.Process(target=touch, args=(time.time() + seconds, taken))
             touching.start()
+            away = multiprocessing.Queue()
+            ticking = [multiprocessing.Process(target=tick, args=(cpu, time.time() + seconds, away))
+                       for cpu in sorted(os.sched_getaffinity(0))]
+            for one in ticking:
+                one.start()
             load.start()
             disk.start()
             # It refuses to measure on a busy machine, and here the load is what is measured: it is not told.
@@ -206,6 +231,9 @@ def measure(binary, cleanup, path, seconds):
             disk.join()
             taken = taken.get()
             touching.join()
+            away = [span for _ in ticking for span in away.get()]
+            for one in ticking:
+                one.join()
             text = node.metrics()
             with open(result) as file:
                 bench = json.load(file)["figures"][0]
@@ -213,7 +241,7 @@ def measure(binary, cleanup, path, seconds):
             return {
                 "cleanup": cleanup,
                 "latency_us": bench["latency_us"],
-                "produced_mb_s": bench["value"],
+                "produced_bytes_per_s": bench["value"],
                 "loads": load.times,
                 "appended_bytes": appended,
                 "append_mb_s": appended / seconds / 1e6,
@@ -226,7 +254,8 @@ def measure(binary, cleanup, path, seconds):
                 "disk_last_bytes": node.log_bytes(),
                 "live_bytes": os.path.getsize(path) + int(bench["value"] * (seconds - 4)),
                 "memory_taken": len(taken),
-                "stalls": stalls(bench["slowest"], slow_groups(node.log), taken),
+                "processor_away_ms": sum(1e3 * (ended - begun) for begun, ended in away),
+                "stalls": stalls(bench["slowest"], groups_of_log(node.log), taken, away),
             }
         finally:
             node.stop()

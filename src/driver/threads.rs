@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, trace, warn};
 
 use super::{
     checkpoints::{self, Checkpointer},
@@ -357,12 +357,13 @@ fn write_and_sync(shared: &Shared, job: &FlushJob) -> io::Result<()> {
     let written = shared.clock.monotonic();
     job.sync()?;
     let synced = shared.clock.monotonic();
+    let micros =
+        |from, to: Duration| u64::try_from(to.saturating_sub(from).as_micros()).unwrap_or(u64::MAX);
+    let (wrote_us, synced_us) = (micros(begun, written), micros(written, synced));
     if synced.saturating_sub(begun) >= SLOW_GROUP {
-        let micros = |from, to: Duration| {
-            u64::try_from(to.saturating_sub(from).as_micros()).unwrap_or(u64::MAX)
-        };
-        let (wrote_us, synced_us) = (micros(begun, written), micros(written, synced));
         debug!(shard = shared.number, bytes = job.bytes(), wrote_us, synced_us, "slow disk");
+    } else {
+        trace!(shard = shared.number, bytes = job.bytes(), wrote_us, synced_us, "synced");
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -18,10 +18,10 @@ use tracing::{info, warn};
 
 use super::{
     Config, NodeError,
-    core::{Node, QUEUE_WRITES_MAX, ShardHandle},
+    core::{Node, ShardHandle},
     fatal::{Fatal, ShardObserver},
     janitor::{self, ThroughRaft},
-    proposer::Proposer,
+    proposer::{Proposer, queue},
     raft::{Group, GroupOptions},
 };
 use crate::driver::{Ballast, Cleaner, CleanerParts, Driver, DriverParts, FlushMode, Observer};
@@ -35,8 +35,9 @@ use crate::storage::{
     sequencer::{LogClock, SequencerLimits},
 };
 
-/// Most bytes of entries under way in a shard.
-const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of entries under way in a shard: what every write waits behind, whoever it is from. Enough
+/// for a group to gather while another is synced.
+const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// Most entries under way in a shard.
 const IN_FLIGHT_ENTRIES_MAX: usize = 1024;
 /// A shard of one node has one replica.
@@ -370,7 +371,7 @@ async fn start_shard(
         .await
         .map_err(|error| NodeError::Consensus { shard: number, reason: error.to_string() })??;
     let group = Arc::new(group);
-    let (queue, writes) = mpsc::channel(QUEUE_WRITES_MAX);
+    let (queue, writes) = queue::new();
     let (term, open_term) = watch::channel(0);
     let clock_skew_ms = Arc::new(AtomicI64::new(0));
     let proposer = Proposer {

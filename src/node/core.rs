@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use prkdb_types::ErrorCode;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::Instant,
 };
 
@@ -21,7 +21,10 @@ use super::{
     limits::{Limits, names},
     metrics::Metrics,
     outcome::{Failure, Reply, Written},
-    proposer::no_leader,
+    proposer::{
+        no_leader,
+        queue::{Flow, PushError, QUEUE_WRITES_MAX, QueueSender},
+    },
     raft::Group,
     router::{Route, Routes},
 };
@@ -29,9 +32,6 @@ use crate::driver::Checkpointer;
 use crate::storage::{
     Shard, clock::Clock, dir::DataDir, kv::catalog::Catalog, sequencer::WriteRequest,
 };
-
-/// Writes that may wait for a shard's proposer.
-pub(super) const QUEUE_WRITES_MAX: usize = 4096;
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub enum Phase {
 pub struct Submission {
     /// The write.
     pub request: WriteRequest,
+    /// What it comes from: it stays behind what came from there before.
+    pub flow: Flow,
+    /// How much it counts when flows take turns.
+    pub bytes: u64,
     /// When nobody waits for it any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes.
@@ -68,7 +72,7 @@ pub struct ShardHandle {
     /// Its log and applied state.
     pub shard: Arc<Shard>,
     pub(super) group: Arc<Group>,
-    pub(super) queue: mpsc::Sender<Submission>,
+    pub(super) queue: QueueSender,
     /// The term its sequencer is open in; 0 = closed.
     pub(super) open_term: watch::Receiver<u64>,
     pub(super) checkpointer: Checkpointer,
@@ -292,9 +296,9 @@ impl Node {
         let refuse = match (self.phase(), self.shard(shard)) {
             (Phase::Stopping, _) => Failure::new(ErrorCode::Stopping, "the node is stopping"),
             (_, Err(failure)) => failure,
-            (_, Ok(handle)) => match handle.queue.try_send(write) {
+            (_, Ok(handle)) => match handle.queue.push(write) {
                 Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(write)) => {
+                Err(PushError::Full(write)) => {
                     self.metrics.limit(names::SHARD_QUEUE);
                     let message = format!(
                         "shard {shard} has {QUEUE_WRITES_MAX} writes waiting ({})",
@@ -303,7 +307,7 @@ impl Node {
                     (write.reply)(Err(Failure::new(ErrorCode::Overloaded, message)));
                     return;
                 }
-                Err(mpsc::error::TrySendError::Closed(write)) => {
+                Err(PushError::Closed(write)) => {
                     (write.reply)(Err(no_leader()));
                     return;
                 }
@@ -312,7 +316,7 @@ impl Node {
         (write.reply)(Err(refuse));
     }
 
-    /// Writes and waits for the answer.
+    /// Writes for the node itself and waits for the answer.
     ///
     /// # Errors
     /// The [`Failure`] the write was answered with; unknown if the deadline passed.
@@ -326,7 +330,7 @@ impl Node {
     ) -> Result<Written, Failure> {
         let (answer, answered) = oneshot::channel();
         let reply: Reply = Box::new(move |result| drop(answer.send(result)));
-        self.submit(shard, Submission { request, deadline, reply });
+        self.submit(shard, Submission { request, flow: Flow::NODE, bytes: 0, deadline, reply });
         let unknown = || Failure::unknown("the node stopped before the write was applied");
         let answered = async { answered.await.unwrap_or_else(|_| Err(unknown())) };
         match deadline {

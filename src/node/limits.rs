@@ -16,6 +16,7 @@ use prkdb_types::ErrorCode;
 use super::{
     config::{Config, WINDOW_BYTES},
     outcome::Failure,
+    proposer::queue::Flow,
 };
 
 /// Most streams of one connection at once: 256 callers of single calls fit beside streams. What they
@@ -114,6 +115,7 @@ pub struct Connection(Arc<Admitted>);
 
 #[derive(Debug)]
 struct Admitted {
+    flow: Flow,
     bytes: Arc<Budget>,
     _place: Taken,
 }
@@ -121,7 +123,7 @@ struct Admitted {
 /// Bytes of an admitted request; given back on drop.
 #[derive(Debug)]
 pub struct HeldBytes {
-    _of_node: Taken,
+    of_node: Taken,
     _of_connection: Option<Taken>,
 }
 
@@ -131,6 +133,20 @@ pub struct NoRoom {
     /// The name of the limit.
     pub limit: &'static str,
     bytes: u64,
+}
+
+impl Connection {
+    /// Returns what its single calls come from.
+    pub fn flow(&self) -> Flow {
+        self.0.flow
+    }
+}
+
+impl HeldBytes {
+    /// Returns how many they are.
+    pub fn bytes(&self) -> u64 {
+        self.of_node.amount
+    }
 }
 
 impl From<NoRoom> for Failure {
@@ -155,6 +171,7 @@ impl Limits {
     pub fn connect(&self) -> Option<Connection> {
         let place = self.connections.try_take(1)?;
         Some(Connection(Arc::new(Admitted {
+            flow: Flow::new(),
             bytes: Budget::new(CONNECTION_BYTES_MAX),
             _place: place,
         })))
@@ -175,7 +192,7 @@ impl Limits {
         };
         let no_room = || NoRoom { limit: names::NODE_BYTES, bytes: self.bytes.used() };
         let of_node = self.bytes.try_take(bytes).ok_or_else(no_room)?;
-        Ok(HeldBytes { _of_node: of_node, _of_connection: of_connection })
+        Ok(HeldBytes { of_node, _of_connection: of_connection })
     }
 
     /// Returns how many connections there are.

@@ -11,7 +11,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     boot::{self, Booted},
-    core::Phase,
+    core::{Phase, Submission},
+    outcome::Reply,
+    proposer::queue::Flow,
     raft::ProposalEnd,
     *,
 };
@@ -170,5 +172,49 @@ fn after_a_void_entry_the_chain_goes_on_in_the_same_term() {
     );
     let written = running.write(put(b"k", b"2", 1)).unwrap();
     assert_eq!((written.base_offset, shard.term()), (1, term));
+    running.stop();
+}
+
+#[test]
+fn a_small_write_does_not_wait_behind_the_backlog_of_another_flow() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.write(host_partition()).unwrap();
+    let node = Arc::clone(&running.node);
+    // One task of the only thread: nothing is decided before all of it waits.
+    let answers = running.runtime.spawn(async move {
+        let (loader, caller) = (Flow::new(), Flow::new());
+        let submit = |flow, key: String, bytes: usize| {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let request = WriteRequest::Put {
+                partition: 1,
+                collection: 1,
+                key: Bytes::from(key),
+                value: Bytes::from(vec![1; bytes]),
+                timestamp_ms: 7,
+                producer: None,
+                condition: Condition::None,
+                ttl: None,
+                headers: Vec::new(),
+            };
+            let reply: Reply = Box::new(move |result| answer.send(result).unwrap());
+            let bytes = bytes as u64;
+            node.submit(1, Submission { request, flow, bytes, deadline: None, reply });
+            answered
+        };
+        let mut answers: Vec<_> =
+            (0..32).map(|number| submit(loader, format!("large-{number}"), 1 << 20)).collect();
+        answers.push(submit(caller, "small".to_owned(), 100));
+        answers
+    });
+    let offsets: Vec<u64> = running.runtime.block_on(async {
+        let mut offsets = Vec::new();
+        for answer in answers.await.unwrap() {
+            offsets.push(answer.await.unwrap().unwrap().base_offset);
+        }
+        offsets
+    });
+    assert!(offsets[..32].is_sorted(), "a flow keeps its order: {offsets:?}");
+    assert_eq!(offsets[32], 1, "behind the first of the others");
     running.stop();
 }

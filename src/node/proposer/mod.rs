@@ -1,7 +1,7 @@
 //! The one task per shard that decides writes and proposes entries.
 //!
 //! It owns the shard's [`Sequencer`] while this replica leads. Writes come in over a bounded queue,
-//! are decided in order of arrival, gathered into an entry, and proposed when fewer than two entries
+//! are decided in the order of the queue, gathered into an entry, and proposed when fewer than two entries
 //! are under way or 256 KiB wait: what arrives meanwhile makes the next one. Answers are sent from
 //! the task that applies, not from here.
 //!
@@ -10,6 +10,7 @@
 //! really applied.
 
 mod progress;
+pub(super) mod queue;
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +21,13 @@ use std::{
 };
 
 use prkdb_types::ErrorCode;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::progress::{Progress, Ticket, Waiters};
+use self::{
+    progress::{Progress, Ticket, Waiters},
+    queue::QueueReceiver,
+};
 use super::{
     core::Submission,
     fatal::Fatal,
@@ -49,7 +53,7 @@ pub(super) struct Proposer {
     pub(super) shard: Arc<Shard>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: SequencerLimits,
-    pub(super) queue: mpsc::Receiver<Submission>,
+    pub(super) queue: QueueReceiver,
     pub(super) stop: CancellationToken,
     /// The term the sequencer is open in; 0 = closed.
     pub(super) open_term: tokio::sync::watch::Sender<u64>,
@@ -115,7 +119,7 @@ impl Proposer {
                     tokio::select! {
                         () = self.group.leadership_changed(&mut watch) => {}
                         () = self.stop.cancelled() => {}
-                        Some(write) = self.queue.recv() => {
+                        write = self.queue.recv() => {
                             (write.reply)(Err(no_leader()));
                         }
                     }
@@ -123,7 +127,7 @@ impl Proposer {
             }
         }
         self.queue.close();
-        while let Some(write) = self.queue.recv().await {
+        while let Some(write) = self.queue.try_recv() {
             (write.reply)(Err(Failure::new(ErrorCode::Stopping, "the node is stopping")));
         }
     }
@@ -151,10 +155,7 @@ impl Proposer {
                         break;
                     }
                 }
-                received = self.queue.recv(), if takes_more => match received {
-                    Some(write) => self.decide_queued(&mut term, write),
-                    None => break,
-                },
+                write = self.queue.recv(), if takes_more => self.decide_queued(&mut term, write),
                 () = self.stop.cancelled(), if term.is_quiet() => break,
             }
         }
@@ -178,7 +179,7 @@ impl Proposer {
                 && term.held.is_none()
                 && term.sequencer.pending_bytes() < BYTES_WAITING;
             if can_go_on {
-                next = self.queue.try_recv().ok();
+                next = self.queue.try_recv();
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::node::{
     limits::{Connection, HeldBytes, REQUEST_TIME_MAX},
     metrics::Method,
     outcome::{Failure, Outcome},
+    proposer::queue::Flow,
     router::Route,
     security::{Action, Policy, Principal, Resource},
 };
@@ -134,6 +135,11 @@ impl Caller {
                 timeout.map(|limit| limit.saturating_sub((limit / 8).min(MARGIN_MAX))),
             ),
         }
+    }
+
+    /// Returns what its single calls come from.
+    pub fn flow(&self) -> Flow {
+        self.connection.as_ref().map_or(Flow::NODE, Connection::flow)
     }
 
     /// Refuses what nobody waits for any more.

@@ -30,6 +30,7 @@ use crate::node::{
     limits::HeldBytes,
     metrics::Method,
     outcome::{Failure, Reply},
+    proposer::queue::Flow,
 };
 
 /// Operations of one stream under way at once.
@@ -58,6 +59,7 @@ pub(super) fn serve(
     let reader = Reader {
         context,
         caller,
+        flow: Flow::new(),
         replies,
         places: Arc::new(Semaphore::new(PLACES - 1)),
         bytes: Arc::new(Semaphore::new(STREAM_CREDIT_BYTES)),
@@ -74,6 +76,7 @@ pub(super) fn serve(
 struct Reader {
     context: Context,
     caller: Caller,
+    flow: Flow,
     replies: Sender,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -153,7 +156,9 @@ impl Reader {
                 let shape = ReplyShape { shard, number, wants_previous };
                 let reply = responder.into_reply(shape, held);
                 let deadline = Some(deadline);
-                context.node.submit(to, Submission { request, deadline, reply });
+                let (flow, bytes) = (self.flow, size as u64);
+                let write = Submission { request, flow, bytes, deadline, reply };
+                context.node.submit(to, write);
             }
             Err(failure) => responder.send(Err(failure)),
         }

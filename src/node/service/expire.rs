@@ -6,10 +6,16 @@
 use prkdb_proto::v1;
 use prkdb_types::{ErrorCode, headers::Ttl, limits::MAX_TTL_MS};
 
-use super::context::{Caller, Context};
+use super::{
+    context::{Caller, Context},
+    kv,
+};
 use crate::{
     node::{outcome::Failure, security::Action},
-    storage::{kv::tree::NEVER, sequencer::check_key},
+    storage::{
+        kv::tree::NEVER,
+        sequencer::{WriteRequest, check_key},
+    },
 };
 
 /// A key that is written to all the time is not tried for ever.
@@ -68,7 +74,12 @@ pub(super) async fn serve(
             .shard
             .renewal((place.partition, route.collection.id), key, leaf, ttl)
             .map_err(|error| Failure::from(&error))?;
-        match context.node.write(place.shard, write, Some(caller.deadline)).await {
+        let value_bytes = match &write {
+            WriteRequest::Put { value, .. } => value.len(),
+            _ => 0,
+        };
+        let held = context.hold(caller, request.key.len() + value_bytes)?;
+        match kv::submit(context, caller, held, place.shard, write).await {
             Ok(written) => {
                 let version = if ttl == Ttl::Ms(0) { 0 } else { written.base_offset };
                 return Ok(v1::ExpireReply { version, revision: written.revision, ..reply });

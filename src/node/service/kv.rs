@@ -71,13 +71,14 @@ pub(super) async fn submit(
     request: WriteRequest,
 ) -> Result<Written, Failure> {
     let (answer, answered) = oneshot::channel();
+    let (flow, bytes) = (caller.flow(), held.bytes());
     let reply: Reply = Box::new(move |result| {
         drop(held);
         // Whoever gave up needs no answer.
         let _gone = answer.send(result);
     });
     let deadline = Some(caller.deadline);
-    context.node.submit(shard, Submission { request, deadline, reply });
+    context.node.submit(shard, Submission { request, flow, bytes, deadline, reply });
     match tokio::time::timeout_at(caller.deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Failure::unknown("the node stopped before the write was applied")),

@@ -30,6 +30,7 @@ use crate::{
         limits::HeldBytes,
         metrics::Method,
         outcome::{Failure, Outcome, Reply, Written, WrittenKind},
+        proposer::queue::Flow,
         router::Route,
         security::Action,
     },
@@ -118,6 +119,7 @@ impl Reader {
         };
         let Some(name) = opened else { return Ok(()) };
         let credit = Arc::new(Semaphore::new(limits::STREAM_CREDIT_BYTES));
+        let flow = Flow::new();
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
@@ -160,7 +162,9 @@ impl Reader {
             match checked {
                 Ok((shard, request, held)) => {
                     let reply = responder.into_reply(held);
-                    context.node.submit(shard, Submission { request, deadline: None, reply });
+                    let bytes = size as u64;
+                    let write = Submission { request, flow, bytes, deadline: None, reply };
+                    context.node.submit(shard, write);
                 }
                 Err(failure) => responder.send(Err(failure)),
             }

@@ -23,6 +23,9 @@ use crate::storage::{
 
 /// Once a log has rolled, this many segments are kept ready.
 const READY_AHEAD: usize = 2;
+/// One that has so much room is enough: it is time to prepare another, and all that is ready counts
+/// against the room that cleaning has to keep to.
+const READY_BYTES_ENOUGH: u64 = 192 << 20;
 /// While a preparation fails for want of room, writes are refused when less than this is left.
 const ROOM_RESERVED: u64 = 32 << 20;
 /// Whatever the options say, a segment is not larger: a position in it has 32 bits.
@@ -205,7 +208,9 @@ impl Log {
             Some(_) if self.preparation.has_rolled => READY_AHEAD,
             Some(active) => usize::from(active.position > active.capacity / 2),
         };
-        if self.preparation.ready.len() >= ahead && self.preparation.wanted_bytes == 0 {
+        let has_enough = self.preparation.ready.len() >= ahead
+            || self.preparation.ready_bytes() >= READY_BYTES_ENOUGH;
+        if has_enough && self.preparation.wanted_bytes == 0 {
             return None;
         }
         let number = self.preparation.next_number;

@@ -151,7 +151,7 @@ fn a_log_is_full_when_no_ready_segment_holds_the_entry_that_waits() {
     let space = disk.space(Path::new(DIR)).unwrap();
     disk.set_capacity(Some(space.total - space.free));
     // Small segments are ready, with more room together than the entry takes.
-    let large = entry(100, 101, 100, &[4; 40 << 10]);
+    let large = entry(100, 101, 100, &vec![4; 40 << 10]);
     assert!(log.prepared_bytes() > 48 << 10, "{} bytes", log.prepared_bytes());
     log.append(vec![large.clone()]).unwrap();
     assert!(log.next_flush().is_none(), "no segment has room for it");
@@ -164,4 +164,26 @@ fn a_log_is_full_when_no_ready_segment_holds_the_entry_that_waits() {
     drive(&mut log);
     assert!(!log.disk_is_full() && !log.has_unflushed(), "it goes on by itself");
     assert_eq!(log.plan_read(100..101, u64::MAX).run().unwrap(), [large]);
+}
+
+#[test]
+fn two_small_segments_are_ready_and_one_large() {
+    for (mib, expected) in [(16, 2), (256, 1)] {
+        let disk = new_disk();
+        let bytes = mib << 20;
+        let options =
+            LogOptions { segment_bytes_first: bytes, segment_bytes_max: bytes, ..options() };
+        let rng = &mut SeededRng::new(1);
+        let (mut log, _) =
+            Log::open(Arc::new(disk.clone()), Path::new(DIR), options, rng, 1000).unwrap();
+        // One that takes most of a segment, so that the next one rolls.
+        for n in 0..mib.div_ceil(8) {
+            log.append(vec![entry(n, n + 1, n, &vec![1; 8 << 20])]).unwrap();
+            log.applied(n);
+            drive(&mut log);
+        }
+        log.applied(u64::MAX);
+        assert_eq!(log.segments().count(), 2, "{mib} MiB: it has rolled");
+        assert_eq!(log.prepared_bytes() >> 20, expected * mib - 1, "{mib} MiB");
+    }
 }
