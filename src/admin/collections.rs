@@ -8,16 +8,12 @@ use std::sync::Arc;
 
 use prkdb_proto::v1::{self, collections_server::Collections};
 use prkdb_types::{
-    CollectionName, CollectionSettings, ErrorCode, Placement, ShardCommand, command::PartitionPlace,
+    CollectionChanges, CollectionName, CollectionSettings, ErrorCode, Placement, ShardCommand,
+    command::PartitionPlace, headers::Ttl,
 };
 use tonic::{Request, Response, Status};
 
-use super::{
-    alter::{Changes, alter},
-    describe,
-    settings::parse_settings,
-    truncate,
-};
+use super::{alter::alter, describe, settings::parse_settings, truncate};
 use crate::{
     node::{
         Node,
@@ -280,7 +276,9 @@ impl Collections for CollectionsService {
     ) -> Result<Response<v1::AlterCollectionReply>, Status> {
         let v1::AlterCollectionRequest { name, partitions, ttl_ms, retention_ms, retention_bytes } =
             request.into_inner();
-        let changes = Changes { partitions, ttl_ms, retention_ms, retention_bytes };
+        // On the wire no time is one without end.
+        let ttl = ttl_ms.map(|ms| if ms == 0 { Ttl::Never } else { Ttl::Ms(ms) });
+        let changes = CollectionChanges { partitions, ttl, retention_ms, retention_bytes };
         let node = &self.context.node;
         let altered = async {
             self.context.authorise(Action::Manage, Resource::Collection(&name))?;

@@ -6,8 +6,8 @@
 use std::sync::{Arc, PoisonError};
 
 use prkdb_types::{
-    CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable, ShardCommand,
-    command::PartitionPlace,
+    CollectionChanges, CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable,
+    ShardCommand, command::PartitionPlace,
 };
 
 use super::{DbError, PrkDb, builder::SHARD, database::overloaded, engine::refused};
@@ -34,7 +34,7 @@ impl Collection {
         self.row.name.as_str()
     }
 
-    /// Returns what it was created with.
+    /// Returns what it had been told when this handle was asked for.
     pub fn settings(&self) -> &CollectionSettings {
         &self.row.settings
     }
@@ -152,6 +152,41 @@ pub(super) fn create(
         partitions: (0..settings.partitions).map(place).collect(),
         is_dropped: false,
     };
+    let mut commands = vec![row.command()];
+    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
+    propose(db, commands)?;
+    Ok(Collection::new(row))
+}
+
+/// Changes a collection, or returns it where it is so already.
+pub(super) fn alter(
+    db: &PrkDb,
+    name: &str,
+    changes: CollectionChanges,
+) -> Result<Collection, DbError> {
+    let _one_at_a_time = db.catalogue_lock().lock().unwrap_or_else(PoisonError::into_inner);
+    let known = find(db, name)?;
+    let settings = changes
+        .of(known.settings())
+        .map_err(|error| refused(error.code(), format!("collection '{name}': {error}")))?;
+    if settings == *known.settings() {
+        return Ok(known);
+    }
+    let catalog = db.shard().catalog();
+    let (now, wanted) = (known.partitions(), settings.partitions);
+    let gone = |gone: NumbersGone| overloaded(gone.to_string());
+    catalog.check_partitions_left(wanted.saturating_sub(now)).map_err(gone)?;
+    let mut row = CollectionEntry {
+        version: known.row.version + 1,
+        settings,
+        ..CollectionEntry::clone(&known.row)
+    };
+    let next = catalog.next_partition();
+    row.partitions.extend((now..wanted).map(|number| PartitionPlace {
+        partition: next + (number - now),
+        number,
+        shard: SHARD,
+    }));
     let mut commands = vec![row.command()];
     commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
     propose(db, commands)?;

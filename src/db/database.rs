@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use prkdb_types::{CollectionName, CollectionSettings, ErrorCode, Isolation};
+use prkdb_types::{CollectionChanges, CollectionName, CollectionSettings, ErrorCode, Isolation};
 
 use super::{
     Builder, Collection, DbError, Kv, Reply, Stream, Transaction, TransactionConfig,
@@ -219,6 +219,17 @@ impl PrkDb {
         self.beside(move |db| catalog::create(db, name, settings))
     }
 
+    /// Changes a collection: how long values last and records are kept, and how many partitions there are.
+    /// Handles that are there already go on with what they know; the one returned knows more partitions.
+    ///
+    /// # Errors
+    /// [`DbError::NoSuchCollection`]; `AlterRefused` for other partitions where there is a key index, and
+    /// for fewer; `InvalidArgument` for what no collection can be.
+    pub fn alter_collection(&self, name: &str, changes: CollectionChanges) -> Reply<Collection> {
+        let name = name.to_owned();
+        self.beside(move |db| catalog::alter(db, &name, changes))
+    }
+
     /// Drops a collection with everything in it.
     ///
     /// # Errors
@@ -299,7 +310,7 @@ impl PrkDb {
     }
 
     /// Runs something rare that blocks on a thread of its own.
-    fn beside<T: Send + 'static>(
+    pub(super) fn beside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, DbError> + Send + 'static,
     ) -> Reply<T> {

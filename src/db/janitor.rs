@@ -14,16 +14,14 @@ use std::{
 use prkdb_types::headers::Operation;
 use tracing::debug;
 
-use super::{DbError, engine::Engine};
-use crate::storage::{TrimPoint, sequencer::WriteRequest};
+use super::{DbError, engine::Engine, trim::trim};
+use crate::storage::sequencer::WriteRequest;
 
 /// So often it is looked for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Keys, and bytes of keys, that get their tombstones in one batch.
 const KEYS_AT_ONCE: usize = 1000;
 const BYTES_AT_ONCE: usize = 256 << 10;
-/// Keys that are looked at in one go.
-const LOOKS_AT_ONCE: usize = 20_000;
 /// Between two batches others get their turn: at most 50,000 keys a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -104,32 +102,9 @@ impl Work {
     /// Lets partitions begin later that hold more than they should.
     fn retain(&self) -> Result<(), DbError> {
         for overdue in self.engine.shard.overdue(self.now_ms()) {
-            self.trim((overdue.partition, overdue.collection), overdue.point)?;
+            let place = (overdue.partition, overdue.collection);
+            trim(&self.engine, place, overdue.point, || self.is_stopped_within(Duration::ZERO))?;
         }
-        Ok(())
-    }
-
-    /// Lets a partition begin later. The keys go first whose latest record goes.
-    fn trim(&self, place: (u32, u32), point: TrimPoint) -> Result<(), DbError> {
-        let log_start = point.log_start;
-        let (partition, collection) = place;
-        let mut behind: Option<Vec<u8>> = None;
-        loop {
-            let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
-            let shard = &self.engine.shard;
-            let (found, last) = shard.keys_before(place, log_start, behind.as_deref(), at_once);
-            if !found.keys.is_empty() {
-                let (keys, reason) = (found.keys, Operation::Trimmed);
-                self.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
-            }
-            let Some(last) = last else { break };
-            if self.is_stopped_within(Duration::ZERO) {
-                return Ok(());
-            }
-            behind = Some(last);
-        }
-        self.write(WriteRequest::trim(partition, point, self.engine.clock.wall_ms()))?;
-        debug!(partition, log_start, "trimmed");
         Ok(())
     }
 

@@ -31,7 +31,7 @@
 //! - `catalog`: which collections there are.
 //! - `adapter`: the engine as others see it that could have another.
 //! - `engine`: decides and appends; `applier`: the thread that applies and answers; `janitor`: the one that
-//!   writes what is due.
+//!   writes what is due; `trim`: how a partition begins later.
 //!
 //! Does not know: nodes, gRPC, the command line, a runtime.
 
@@ -47,6 +47,7 @@ mod applier;
 mod engine;
 mod janitor;
 mod reply;
+mod trim;
 
 mod error;
 

@@ -9,6 +9,7 @@ use super::{
     Collection, DbError, PrkDb, Reply, Written,
     engine::refused,
     kv::{KEY_BYTES_MAX, VALUE_BYTES_MAX, invalid},
+    trim::trim,
 };
 use crate::storage::{
     Bounds,
@@ -163,6 +164,35 @@ impl Stream {
             }
         }
         Ok(events)
+    }
+
+    /// Returns the first offset whose record has this time or a later one, in milliseconds since 1970;
+    /// `None` if no record is so late.
+    ///
+    /// # Errors
+    /// `PartitionNotFound`, and those of reading the log.
+    pub fn offset_at_time(&self, partition: u32, time_ms: i64) -> Result<Option<u64>, DbError> {
+        let place = self.collection.place(partition)?;
+        Ok(self.db.shard().offset_at_time(place, time_ms)?.map(|(offset, _)| offset))
+    }
+
+    /// Lets a partition begin at an offset, or at its end if that is earlier, and answers with the offset
+    /// it begins at. The keys go whose latest record goes; the room comes back when the log is cleaned.
+    ///
+    /// # Errors
+    /// `PartitionNotFound`, and those of writing.
+    pub fn truncate(&self, partition: u32, before: u64) -> Reply<u64> {
+        let place = match self.collection.place(partition) {
+            Ok(place) => place,
+            Err(error) => return Reply::ready(Err(error)),
+        };
+        let collection = self.collection.id();
+        self.db.beside(move |db| {
+            if let Some(point) = db.shard().trim_point(place, before) {
+                trim(db.engine(), (place, collection), point, || false)?;
+            }
+            Ok(db.shard().stream_bounds(place).log_start)
+        })
     }
 
     /// Returns the first offset of a partition, and the one behind its last record.

@@ -16,19 +16,10 @@ use prkdb_types::{
 };
 use tempfile::TempDir;
 
-use super::fresh;
+use super::{fresh, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
-
-/// Looks again and again, without a pause, until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::yield_now();
-    }
-}
 
 fn with_clock(dir: &TempDir, clock: &Arc<ManualClock>) -> PrkDb {
     let builder = PrkDb::builder().with_data_dir(dir.path().join("data"));

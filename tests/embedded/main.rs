@@ -6,11 +6,14 @@
 
 mod adapters;
 mod cleanup;
+mod collections;
 mod directory;
 mod keys;
 mod kill;
 mod power;
 mod transactions;
+
+use std::time::{Duration, Instant};
 
 use prkdb::db::{Durability, PrkDb};
 use tempfile::TempDir;
@@ -29,4 +32,13 @@ pub(crate) fn open(dir: &TempDir) -> PrkDb {
 pub(crate) fn open_relaxed(dir: &TempDir) -> PrkDb {
     let builder = PrkDb::builder().with_data_dir(dir.path().join("data"));
     builder.with_durability(Durability::Relaxed).build().unwrap()
+}
+
+/// Looks again and again, without a pause, until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::yield_now();
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1;
-use prkdb_types::{ErrorKind, Isolation, headers::Ttl};
+use prkdb_types::{CollectionChanges, ErrorKind, Isolation, headers::Ttl};
 use tokio::time::Instant;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -30,19 +30,6 @@ pub enum Listing {
     Named,
     /// Also those whose name begins with two underscores.
     All,
-}
-
-/// What is to change of a collection; what is `None` stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CollectionChanges {
-    /// How many partitions there are: more than now, and only without a key index.
-    pub partitions: Option<u32>,
-    /// How long values last that are appended from then on and state nothing else.
-    pub ttl: Option<Ttl>,
-    /// How old records get, in milliseconds; 0 = any age.
-    pub retention_ms: Option<u64>,
-    /// How many bytes of a partition are kept; 0 = all.
-    pub retention_bytes: Option<u64>,
 }
 
 /// What a health check answered.

@@ -55,7 +55,7 @@ pub use batch::{
     Acked, BatchAnswer, BatchAnswers, BatchFailed, BatchNotApplied, BatchWriter, Purpose, Slot,
     WriterOptions,
 };
-pub use client::{Client, CollectionChanges, Health, Listing};
+pub use client::{Client, Health, Listing};
 pub use clock::{Clock, SystemClock};
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerOptions, FetchedBatch, FetchedRecords, StartAt,
@@ -67,8 +67,8 @@ pub use kv::{
 };
 pub use options::{ClientOptions, Transport};
 pub use prkdb_types::{
-    Compression, ErrorCode, ErrorKind, Isolation, RecordView, Retry, headers::Ttl,
-    transaction::Order,
+    CollectionChanges, Compression, ErrorCode, ErrorKind, Isolation, RecordView, Retry,
+    headers::Ttl, transaction::Order,
 };
 pub use producer::{Delivered, Delivery, Producer, ProducerCounts, ProducerOptions, Record};
 pub use routes::Partitions;

@@ -4,6 +4,7 @@
 //! Pure functions and plain data: nothing here does input or output, looks at a clock or spawns.
 
 pub mod adapter;
+pub mod alter;
 pub mod batch;
 pub mod collection;
 pub mod command;
@@ -15,6 +16,7 @@ pub mod transaction;
 
 mod error;
 
+pub use alter::{AlterError, CollectionChanges};
 pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, Compression, DecompressLimit, ProducerStamp,
     RecordCursor, RecordView, Records, SharedHeaders, SharedRecord, sequence_after,

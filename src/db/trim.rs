@@ -1,0 +1,47 @@
+//! Letting a partition begin later.
+
+use prkdb_types::headers::Operation;
+use tracing::debug;
+
+use super::{DbError, Reply, engine::Engine};
+use crate::storage::{TrimPoint, sequencer::WriteRequest};
+
+/// Keys that get their tombstones in one batch.
+const KEYS_AT_ONCE: usize = 1000;
+/// Keys that are looked at in one go.
+const LOOKS_AT_ONCE: usize = 20_000;
+
+/// Lets a partition of a collection begin later. The keys go first whose latest record goes. Asked between
+/// two batches, `is_stopped` ends it: it is done again whole, or never.
+pub(super) fn trim(
+    engine: &Engine,
+    place: (u32, u32),
+    point: TrimPoint,
+    is_stopped: impl Fn() -> bool,
+) -> Result<(), DbError> {
+    let log_start = point.log_start;
+    let (partition, collection) = place;
+    let mut behind: Option<Vec<u8>> = None;
+    loop {
+        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
+        let (found, last) = engine.shard.keys_before(place, log_start, behind.as_deref(), at_once);
+        if !found.keys.is_empty() {
+            let (keys, reason) = (found.keys, Operation::Trimmed);
+            write(engine, WriteRequest::Sweep { partition, collection, keys, reason })?;
+        }
+        let Some(last) = last else { break };
+        if is_stopped() {
+            return Ok(());
+        }
+        behind = Some(last);
+    }
+    write(engine, WriteRequest::trim(partition, point, engine.clock.wall_ms()))?;
+    debug!(partition, log_start, "trimmed");
+    Ok(())
+}
+
+fn write(engine: &Engine, request: WriteRequest) -> Result<(), DbError> {
+    let (replier, reply) = Reply::waiting();
+    engine.submit(request, Box::new(move |done| replier.answer(done.map(drop))));
+    reply.wait()
+}
