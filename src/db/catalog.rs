@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use prkdb_types::{
     CollectionChanges, CollectionName, CollectionSettings, ErrorCode, KeyIndex, PartitionTable,
-    ShardCommand, command::PartitionPlace,
+    command::PartitionPlace,
 };
 
 use super::{DbError, PrkDb, builder::SHARD, database::overloaded, engine::refused};
@@ -152,9 +152,7 @@ pub(super) fn create(
         partitions: (0..settings.partitions).map(place).collect(),
         is_dropped: false,
     };
-    let mut commands = vec![row.command()];
-    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
-    propose(db, commands)?;
+    put_row(db, &row)?;
     Ok(Collection::new(row))
 }
 
@@ -187,9 +185,7 @@ pub(super) fn alter(
         number,
         shard: SHARD,
     }));
-    let mut commands = vec![row.command()];
-    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
-    propose(db, commands)?;
+    put_row(db, &row)?;
     Ok(Collection::new(row))
 }
 
@@ -202,12 +198,13 @@ pub(super) fn drop_collection(db: &PrkDb, name: &str) -> Result<(), DbError> {
         is_dropped: true,
         ..CollectionEntry::clone(&known.row)
     };
-    let mut commands = vec![row.command()];
-    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
-    propose(db, commands)
+    put_row(db, &row)
 }
 
-fn propose(db: &PrkDb, commands: Vec<ShardCommand>) -> Result<(), DbError> {
+/// Writes a row of the catalogue, and what it says of its partitions.
+fn put_row(db: &PrkDb, row: &CollectionEntry) -> Result<(), DbError> {
+    let mut commands = vec![row.command()];
+    commands.extend(row.partitions.iter().map(|place| row.partition_command(place)));
     let timestamp_ms = db.engine().clock.wall_ms();
     db.write(WriteRequest::Control { commands, timestamp_ms }, |_| ()).wait()
 }

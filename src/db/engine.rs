@@ -17,7 +17,7 @@ use super::{
     DbError,
     applier::{Applier, Waiting},
     builder::Durability,
-    reply::Replier,
+    reply::{Replier, Reply},
 };
 use crate::{
     driver::{Flusher, Purge},
@@ -126,6 +126,14 @@ impl Engine {
     fn core(&self) -> MutexGuard<'_, Core> {
         // Nothing that may panic leaves it half changed.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes and waits; returns whether anything was appended.
+    pub(super) fn write(&self, request: WriteRequest) -> Result<bool, DbError> {
+        let (replier, reply) = Reply::waiting();
+        let answer = |done: Done| done.frame.is_some();
+        self.submit(request, Box::new(move |done| replier.answer(done.map(answer))));
+        reply.wait()
     }
 
     /// Writes. Never waits for the disk.

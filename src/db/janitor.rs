@@ -14,13 +14,16 @@ use std::{
 use prkdb_types::headers::Operation;
 use tracing::debug;
 
-use super::{DbError, engine::Engine, trim::trim};
+use super::{
+    DbError,
+    engine::Engine,
+    trim::{KEYS_AT_ONCE, trim},
+};
 use crate::storage::sequencer::WriteRequest;
 
 /// So often it is looked for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Keys, and bytes of keys, that get their tombstones in one batch.
-const KEYS_AT_ONCE: usize = 1000;
+/// Bytes of keys that get their tombstones in one batch.
 const BYTES_AT_ONCE: usize = 256 << 10;
 /// Between two batches others get their turn: at most 50,000 keys a second.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -91,7 +94,8 @@ impl Work {
                 (expired.partition, expired.collection, expired.keys);
             let reason = Operation::Expired;
             let count = keys.len();
-            let done = self.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
+            let done =
+                self.engine.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
             debug!(count, "keys expired");
             if !done || self.is_stopped_within(PAUSE) {
                 return Ok(());
@@ -106,15 +110,5 @@ impl Work {
             trim(&self.engine, place, overdue.point, || self.is_stopped_within(Duration::ZERO))?;
         }
         Ok(())
-    }
-
-    /// Writes; returns whether anything was appended.
-    fn write(&self, request: WriteRequest) -> Result<bool, DbError> {
-        let (replier, reply) = super::Reply::waiting();
-        self.engine.submit(
-            request,
-            Box::new(move |done| replier.answer(done.map(|done| done.frame.is_some()))),
-        );
-        reply.wait()
     }
 }

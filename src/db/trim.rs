@@ -3,11 +3,11 @@
 use prkdb_types::headers::Operation;
 use tracing::debug;
 
-use super::{DbError, Reply, engine::Engine};
+use super::{DbError, engine::Engine};
 use crate::storage::{TrimPoint, sequencer::WriteRequest};
 
 /// Keys that get their tombstones in one batch.
-const KEYS_AT_ONCE: usize = 1000;
+pub(super) const KEYS_AT_ONCE: usize = 1000;
 /// Keys that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 20_000;
 
@@ -27,7 +27,7 @@ pub(super) fn trim(
         let (found, last) = engine.shard.keys_before(place, log_start, behind.as_deref(), at_once);
         if !found.keys.is_empty() {
             let (keys, reason) = (found.keys, Operation::Trimmed);
-            write(engine, WriteRequest::Sweep { partition, collection, keys, reason })?;
+            engine.write(WriteRequest::Sweep { partition, collection, keys, reason })?;
         }
         let Some(last) = last else { break };
         if is_stopped() {
@@ -35,13 +35,7 @@ pub(super) fn trim(
         }
         behind = Some(last);
     }
-    write(engine, WriteRequest::trim(partition, point, engine.clock.wall_ms()))?;
+    engine.write(WriteRequest::trim(partition, point, engine.clock.wall_ms()))?;
     debug!(partition, log_start, "trimmed");
     Ok(())
-}
-
-fn write(engine: &Engine, request: WriteRequest) -> Result<(), DbError> {
-    let (replier, reply) = Reply::waiting();
-    engine.submit(request, Box::new(move |done| replier.answer(done.map(drop))));
-    reply.wait()
 }

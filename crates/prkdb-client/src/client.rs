@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use prkdb_proto::v1;
-use prkdb_types::{CollectionChanges, ErrorKind, Isolation, headers::Ttl};
+use prkdb_types::{
+    CollectionChanges, ErrorCode, ErrorKind, Isolation, SettingsError, headers::Ttl,
+};
 use tokio::time::Instant;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -249,7 +251,7 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound` where no collection has that name; `Conflict` for other partitions where there is a key
-    /// index, and for fewer.
+    /// index, and for fewer; `Invalid` for a time to live of nothing.
     pub async fn alter_collection(
         &self,
         name: &str,
@@ -257,10 +259,16 @@ impl Client {
     ) -> Result<v1::AlterCollectionReply, ClientError> {
         let attempts = self.attempts("alter collection", Effect::Repeatable);
         let CollectionChanges { partitions, ttl, retention_ms, retention_bytes } = changes;
-        let ttl_ms = ttl.map(|ttl| match ttl {
-            Ttl::Never => 0,
-            Ttl::Ms(ttl_ms) => ttl_ms,
-        });
+        let ttl_ms = match ttl {
+            // On the wire that is one without end.
+            Some(Ttl::Ms(0)) => {
+                let message = SettingsError::Ttl(0).to_string();
+                return Err(ClientError::Request { code: ErrorCode::InvalidArgument, message });
+            }
+            Some(Ttl::Ms(ttl_ms)) => Some(ttl_ms),
+            Some(Ttl::Never) => Some(0),
+            None => None,
+        };
         let message = v1::AlterCollectionRequest {
             name: name.to_owned(),
             partitions,

@@ -14,12 +14,11 @@ use prkdb_types::{
 
 use super::adapted;
 use crate::{
-    db::{Collection, DbError, Event, PrkDb},
+    db::{Collection, DbError, Event, PrkDb, trim::trim},
     storage::{
         StorageError,
         kv::state::DECOMPRESSED_BYTES_MAX,
         log::entry::{Frame, Payload},
-        sequencer::WriteRequest,
     },
 };
 
@@ -111,8 +110,7 @@ impl StorageAdapter for SegmentedLog {
             Err(error) => return Err(error),
         }
         let Some(point) = shard.trim_point(partition, log_start) else { return Ok(()) };
-        let request = WriteRequest::trim(partition, point, self.db.engine().clock.wall_ms());
-        self.db.write(request, |_| ()).wait().map_err(adapted)
+        trim(self.db.engine(), (partition, self.collection.id()), point, || false).map_err(adapted)
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), AdapterError>> {

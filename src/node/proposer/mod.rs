@@ -1,9 +1,9 @@
 //! The one task per shard that decides writes and proposes entries.
 //!
 //! It owns the shard's [`Sequencer`] while this replica leads. Writes come in over a bounded queue,
-//! are decided in the order of the queue, gathered into an entry, and proposed when fewer than two entries
-//! are under way or 256 KiB wait: what arrives meanwhile makes the next one. Answers are sent from
-//! the task that applies, not from here.
+//! are decided in the order of the queue, gathered into an entry, and proposed when fewer than two
+//! entries are under way or 256 KiB wait: what arrives meanwhile makes the next one. Answers are sent
+//! from the task that applies, not from here.
 //!
 //! After an entry was refused or found void, everything decided on it is void too. Nothing is
 //! accepted then until every proposal of the term is resolved; a new sequencer starts from what was
