@@ -1,6 +1,8 @@
 //! Collections come and go through the client, and its other calls reach the server.
 
-use prkdb_client::{Client, ClientOptions, ErrorCode, Get, Health, Listing, wire};
+use prkdb_client::{
+    Client, ClientOptions, CollectionChanges, ErrorCode, Get, Health, Listing, Ttl, wire,
+};
 
 use crate::server::Fake;
 
@@ -28,6 +30,20 @@ async fn collections_are_created_listed_described_and_dropped() {
     ] {
         assert_eq!((error.code(), error.exit_code()), (ErrorCode::CollectionNotFound, 3));
     }
+}
+
+#[tokio::test]
+async fn a_time_to_live_of_nothing_is_refused_and_not_sent_as_one_without_end() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    let alter = async |ttl| {
+        let changes = CollectionChanges { ttl: Some(ttl), ..CollectionChanges::default() };
+        client.alter_collection("flights", changes).await.unwrap_err().code()
+    };
+    assert_eq!(alter(Ttl::Ms(0)).await, ErrorCode::InvalidArgument);
+    // What the server answers.
+    assert_eq!(alter(Ttl::Ms(1)).await, ErrorCode::Unsupported);
+    assert_eq!(alter(Ttl::Never).await, ErrorCode::Unsupported);
 }
 
 #[tokio::test]

@@ -35,7 +35,11 @@ async fn a_replica_goes_on_from_a_snapshot_after_a_restart_too() {
     let leader = start(&leading, 1).await;
     let node = BasicNode { addr: "nowhere".to_owned() };
     leader.initialize(BTreeMap::from([(1, node.clone())])).await.unwrap();
-    reached(&leader, |metrics| metrics.current_leader == Some(1)).await;
+    // Learners are added to a membership that is committed: the entry behind the first one has been.
+    let leads = |metrics: &RaftMetrics<TypeConfig>| {
+        metrics.current_leader == Some(1) && metrics.last_applied.is_some_and(|id| id.index > 0)
+    };
+    reached(&leader, leads).await;
     for replica in 2..6 {
         leader.add_learner(replica, node.clone(), false).await.unwrap();
     }
