@@ -101,7 +101,7 @@ pub(super) fn find(db: &PrkDb, name: &str) -> Result<Collection, DbError> {
 pub(super) fn default_of(db: &PrkDb) -> Collection {
     let settings = CollectionSettings::with_partitions(1);
     find(db, CollectionName::DEFAULT).unwrap_or_else(|_| {
-        // It was dropped: calls on it are refused, as on any that was.
+        // It was dropped: writes are refused and nothing is found, as in any that was.
         Collection::new(CollectionEntry {
             id: u32::MAX,
             version: 0,

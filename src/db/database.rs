@@ -16,7 +16,7 @@ use super::{
     janitor::Janitor,
 };
 use crate::{
-    driver::{Checkpointer, Cleaner, Driver},
+    driver::{Checkpointer, Cleaner, Driver, NoCheckpoint},
     storage::{Shard, dir::DataDir, sequencer::WriteRequest},
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Threads {
 pub struct Stats {
     /// The last entry that is applied.
     pub revision: u64,
-    /// Keys with a value.
+    /// Keys with a value; of those that have expired, some for about a second.
     pub keys: u64,
     /// Bytes of memory of the key index.
     pub index_bytes: u64,
@@ -75,19 +75,20 @@ impl Inner {
         Self { engine, applier, checkpointer, threads, catalogue: Mutex::new(()), directory }
     }
 
-    /// Writes what is under way, and ends the threads.
+    /// Writes what is under way, and ends the threads. Whoever closes it too waits as long.
     fn close(&self) -> Result<(), DbError> {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Threads { driver, applier, cleaner, janitor }) = threads else { return Ok(()) };
-        let janitor = janitor.finish();
-        self.engine.close();
-        cleaner.stop();
-        driver.stop();
-        self.applier.stop();
-        // A panic of the thread left its waiters without an answer, which they take for unknown.
-        let _ended = applier.join();
-        // One of this one harmed nothing but itself: what it writes is right by itself.
-        let _ended = janitor.join();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Threads { driver, applier, cleaner, janitor }) = threads.take() {
+            let janitor = janitor.finish();
+            self.engine.close();
+            cleaner.stop();
+            driver.stop();
+            self.applier.stop();
+            // A panic of the thread left its waiters without an answer, which they take for unknown.
+            let _ended = applier.join();
+            // One of this one harmed nothing but itself: what it writes is right by itself.
+            let _ended = janitor.join();
+        }
         self.applier.failure().map_or(Ok(()), Err)
     }
 }
@@ -253,14 +254,23 @@ impl PrkDb {
         catalog.live().map(|row| row.name.as_str().to_owned()).collect()
     }
 
-    /// Takes a checkpoint of all that is applied: the next opening reads the log from there on.
+    /// Takes a checkpoint of all that was applied before the call: the next opening reads the log from there
+    /// on. Where the durability is relaxed it waits for the next sync.
     ///
     /// # Errors
-    /// That it could not be written.
+    /// That it could not be written; `DiskFull` where there is no room for it.
     pub fn checkpoint(&self) -> Reply<()> {
-        self.beside(|db| match db.0.checkpointer.ask().blocking_recv() {
-            Ok(written) => written.map_err(DbError::from),
-            Err(_) => Err(DbError::Closed),
+        let asked = self.0.checkpointer.ask();
+        self.beside(|db| match asked.blocking_recv() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NoCheckpoint::Failed(error))) => Err(DbError::Storage(error)),
+            Ok(Err(why @ NoCheckpoint::NoRoom)) => {
+                Err(refused(ErrorCode::DiskFull, format!("no checkpoint: {why}")))
+            }
+            Ok(Err(why @ NoCheckpoint::NotNow(_))) => {
+                Err(refused(ErrorCode::Internal, format!("no checkpoint: {why}")))
+            }
+            Err(_) => Err(db.0.applier.failure().unwrap_or(DbError::Closed)),
         })
     }
 
@@ -286,7 +296,9 @@ impl PrkDb {
         }
     }
 
-    /// Writes what is under way, syncs it, and ends the threads. Other handles are refused from then on.
+    /// Writes what is under way, syncs it, and ends the threads. Other handles' writes are refused from then on;
+    /// what they read is what was applied. The directory stays locked until the last of them, and of the
+    /// [`Kv`]s, [`Stream`]s and [`Transaction`]s, is dropped.
     ///
     /// # Errors
     /// The error that ended the log, if one did.
@@ -316,9 +328,12 @@ impl PrkDb {
     ) -> Reply<T> {
         let (replier, reply) = Reply::waiting();
         let db = self.clone();
-        let spawned = thread::Builder::new()
-            .name("catalogue".to_owned())
-            .spawn(move || replier.answer(work(&db)));
+        let spawned = thread::Builder::new().name("catalogue".to_owned()).spawn(move || {
+            let answer = work(&db);
+            // Whoever hears the answer may be the last who holds the database.
+            drop(db);
+            replier.answer(answer);
+        });
         match spawned {
             Ok(_detached) => reply,
             Err(source) => {

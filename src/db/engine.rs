@@ -229,7 +229,10 @@ impl Engine {
             drop(core);
             return reply.answer(Err(self.applier.failure().unwrap_or(DbError::Closed)));
         }
-        self.flusher.when_synced(core.last_lsn, Box::new(move || reply.answer(Ok(()))));
+        let last_lsn = core.last_lsn;
+        // Who hears of it at once may call again.
+        drop(core);
+        self.flusher.when_synced(last_lsn, Box::new(move || reply.answer(Ok(()))));
     }
 
     /// Takes no more writes, and answers those that wait. What was appended goes on.

@@ -19,7 +19,7 @@ use super::{
     engine::Engine,
     trim::{KEYS_AT_ONCE, trim},
 };
-use crate::storage::sequencer::WriteRequest;
+use crate::storage::sequencer::{LogClock, WriteRequest};
 
 /// So often it is looked for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ impl Janitor {
     /// That the system gives no thread.
     pub(super) fn start(engine: Arc<Engine>) -> io::Result<Self> {
         let (stop, stopped) = channel();
-        let work = Work { engine, stopped };
+        let mut work = Work { engine, stopped, clock: LogClock::default() };
         let thread =
             thread::Builder::new().name("janitor-0".to_owned()).spawn(move || work.run())?;
         Ok(Self { stop, thread })
@@ -59,10 +59,12 @@ impl Janitor {
 struct Work {
     engine: Arc<Engine>,
     stopped: Receiver<()>,
+    /// Ages go by the log's time, also where nothing is written: a clock that is set forward is not believed.
+    clock: LogClock,
 }
 
 impl Work {
-    fn run(&self) {
+    fn run(&mut self) {
         while !self.is_stopped_within(LOOK_EVERY) {
             // Whatever is refused is tried at the next look.
             if let Err(error) = self.sweep().and_then(|()| self.retain()) {
@@ -75,15 +77,17 @@ impl Work {
         self.stopped.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
     }
 
-    fn now_ms(&self) -> i64 {
-        self.engine.clock.wall_ms().max(self.engine.shard.log_time_ms())
+    fn now_ms(&mut self) -> i64 {
+        let clock = &self.engine.clock;
+        let now = self.clock.now(clock.wall_ms(), clock.monotonic());
+        now.ms.max(self.engine.shard.log_time_ms())
     }
 
     /// Appends tombstones for all keys that are expired.
-    fn sweep(&self) -> Result<(), DbError> {
-        let shard = &self.engine.shard;
+    fn sweep(&mut self) -> Result<(), DbError> {
         loop {
             let now_ms = self.now_ms();
+            let shard = &self.engine.shard;
             if shard.next_expiry_ms().is_none_or(|next_ms| next_ms > now_ms) {
                 return Ok(());
             }
@@ -104,8 +108,9 @@ impl Work {
     }
 
     /// Lets partitions begin later that hold more than they should.
-    fn retain(&self) -> Result<(), DbError> {
-        for overdue in self.engine.shard.overdue(self.now_ms()) {
+    fn retain(&mut self) -> Result<(), DbError> {
+        let now_ms = self.now_ms();
+        for overdue in self.engine.shard.overdue(now_ms) {
             let place = (overdue.partition, overdue.collection);
             trim(&self.engine, place, overdue.point, || self.is_stopped_within(Duration::ZERO))?;
         }

@@ -169,7 +169,8 @@ impl Kv {
     }
 
     /// Lets a key's value be gone after a while, which begins when this is accepted. Returns whether there
-    /// is a value. Its version changes: it is written once more.
+    /// is a value. Its version changes: it is written once more. Whoever waits for the reply calls again where
+    /// the key was written to meanwhile: dropped, it may have changed nothing.
     ///
     /// # Errors
     /// As [`Kv::put`]; `VersionMismatch` where the key is written to all the time.
@@ -282,7 +283,7 @@ impl Kv {
         })
     }
 
-    /// Returns how many keys have a value.
+    /// Returns how many keys have a value; one that has expired may count for about a second.
     pub fn count(&self) -> u64 {
         self.db.shard().keys(self.collection.id())
     }

@@ -13,7 +13,8 @@ use super::DbError;
 
 /// An answer that is there, or will be.
 ///
-/// Cancel safety: dropped, a write goes on and nobody hears how it ended.
+/// Cancel safety: dropped, a write goes on and nobody hears how it ended; one that is made again where it meets
+/// another, as [`super::Kv::expire`], is not made again.
 #[must_use = "a write is acknowledged by its reply alone"]
 pub struct Reply<T>(State<T>);
 

@@ -67,6 +67,18 @@ impl Stream {
         Self { db, collection }
     }
 
+    /// Returns the number in frames of a partition that is there.
+    fn place(&self, number: u32) -> Result<u32, DbError> {
+        let place = self.collection.place(number)?;
+        match self.db.shard().partition_state(place) {
+            Some(_) => Ok(place),
+            None => {
+                let message = format!("collection '{}' was dropped", self.collection.name());
+                Err(refused(ErrorCode::PartitionNotFound, message))
+            }
+        }
+    }
+
     /// Appends records to a partition, in one batch: all of them or none. With a key index every key must
     /// belong to the partition.
     ///
@@ -121,9 +133,10 @@ impl Stream {
     /// is one. Waits for the disk, and not for records to come.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` where the partition does not reach from before the offset to it.
+    /// `OffsetOutOfRange` where the partition does not reach from before the offset to it;
+    /// `PartitionNotFound`, also where the collection was dropped.
     pub fn read(&self, partition: u32, from: u64, bytes_max: usize) -> Result<Events, DbError> {
-        let place = self.collection.place(partition)?;
+        let place = self.place(partition)?;
         let Bounds { log_start, high_watermark } = self.db.shard().stream_bounds(place);
         if !(log_start..=high_watermark).contains(&from) {
             let message = format!(
@@ -172,7 +185,7 @@ impl Stream {
     /// # Errors
     /// `PartitionNotFound`, and those of reading the log.
     pub fn offset_at_time(&self, partition: u32, time_ms: i64) -> Result<Option<u64>, DbError> {
-        let place = self.collection.place(partition)?;
+        let place = self.place(partition)?;
         Ok(self.db.shard().offset_at_time(place, time_ms)?.map(|(offset, _)| offset))
     }
 
@@ -182,7 +195,7 @@ impl Stream {
     /// # Errors
     /// `PartitionNotFound`, and those of writing.
     pub fn truncate(&self, partition: u32, before: u64) -> Reply<u64> {
-        let place = match self.collection.place(partition) {
+        let place = match self.place(partition) {
             Ok(place) => place,
             Err(error) => return Reply::ready(Err(error)),
         };
@@ -200,7 +213,7 @@ impl Stream {
     /// # Errors
     /// `PartitionNotFound`.
     pub fn bounds(&self, partition: u32) -> Result<(u64, u64), DbError> {
-        let bounds = self.db.shard().stream_bounds(self.collection.place(partition)?);
+        let bounds = self.db.shard().stream_bounds(self.place(partition)?);
         Ok((bounds.log_start, bounds.high_watermark))
     }
 }

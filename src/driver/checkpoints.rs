@@ -1,7 +1,7 @@
 //! The thread that takes a shard's checkpoints: as they are due, and when somebody asks. It also does what no
 //! checkpoint may be taken beside.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -12,11 +12,42 @@ use super::{
 };
 use crate::storage::{CheckpointDone, CheckpointJob, Shard, StorageError};
 
+/// Why there is no checkpoint of what was applied.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum NoCheckpoint {
+    /// The disk is too full.
+    #[error("the disk has no room for it")]
+    NoRoom,
+    /// None may be taken now.
+    #[error("{0}")]
+    NotNow(&'static str),
+    /// It could not be written.
+    #[error("{0}")]
+    Failed(#[source] Arc<StorageError>),
+}
+
 /// Somebody who waits for a checkpoint.
-pub(super) type Asked = oneshot::Sender<Result<(), StorageError>>;
+pub(super) struct Asked {
+    /// What it must have.
+    applied: Option<u64>,
+    done: oneshot::Sender<Result<(), NoCheckpoint>>,
+}
 
 /// Work that is done between two checkpoints.
-pub(super) type Work = Box<dyn FnOnce(&Shard) + Send>;
+type Work = Box<dyn FnOnce(&Shard) + Send>;
+
+/// What the thread was told to do; nothing more once it has ended.
+pub(super) struct Orders {
+    asked: Vec<Asked>,
+    works: VecDeque<Work>,
+    has_ended: bool,
+}
+
+impl Orders {
+    pub(super) fn new() -> Self {
+        Self { asked: Vec::new(), works: VecDeque::new(), has_ended: false }
+    }
+}
 
 /// A handle to a shard's checkpoints.
 #[derive(Clone, Debug)]
@@ -32,16 +63,17 @@ impl Checkpointer {
         self.0.checkpoint.wake();
     }
 
-    /// Returns once there is a checkpoint of everything that was applied before the call. Nothing is sent
-    /// where the thread ends first.
-    pub(crate) fn ask(&self) -> oneshot::Receiver<Result<(), StorageError>> {
+    /// Returns once there is a checkpoint of everything that was applied before the call, or why there is
+    /// none. Nothing is sent where the thread ends first, or has.
+    pub(crate) fn ask(&self) -> oneshot::Receiver<Result<(), NoCheckpoint>> {
         let (done, answer) = oneshot::channel();
-        lock(&self.0.asked).push(done);
-        self.0.checkpoint.wake();
+        let applied = self.0.shard.applied().0.map(|id| id.index);
+        self.order(|orders| orders.asked.push(Asked { applied, done }));
         answer
     }
 
-    /// Does some work beside which no checkpoint is taken. Nothing is sent where the thread ends first.
+    /// Does some work beside which no checkpoint is taken. Nothing is sent where the thread ends first, or
+    /// has.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shard) -> T + Send + 'static,
@@ -51,9 +83,17 @@ impl Checkpointer {
             // Nobody waits any more: whoever asked was stopped.
             let _sent = done.send(work(shard));
         });
-        lock(&self.0.works).push_back(work);
-        self.0.checkpoint.wake();
+        self.order(|orders| orders.works.push_back(work));
         answer
+    }
+
+    fn order(&self, give: impl FnOnce(&mut Orders)) {
+        let mut orders = lock(&self.0.orders);
+        if !orders.has_ended {
+            give(&mut orders);
+            drop(orders);
+            self.0.checkpoint.wake();
+        }
     }
 }
 
@@ -61,28 +101,48 @@ impl Checkpointer {
 pub(super) fn run(shared: &Shared) {
     while shared.checkpoint.wait(None) != Wake::Stop {
         loop {
-            let work = lock(&shared.works).pop_front();
+            let work = lock(&shared.orders).works.pop_front();
             let Some(work) = work else { break };
             work(&shared.shard);
         }
-        let asked = std::mem::take(&mut *lock(&shared.asked));
+        let asked = std::mem::take(&mut lock(&shared.orders).asked);
         let job = if asked.is_empty() {
             shared.shard.next_checkpoint()
         } else {
             shared.shard.checkpoint_now()
         };
-        let result = job.map_or(Ok(()), |job| take(shared, job));
-        let mut result = Some(result);
-        for done in asked {
-            // An error is told to the first who asked; the others find no checkpoint of theirs.
-            let _sent = done.send(result.take().unwrap_or(Ok(())));
+        let taken = job.map_or(Ok(()), |job| take(shared, job));
+        for one in asked {
+            answer(shared, one, &taken);
         }
     }
-    lock(&shared.asked).clear();
-    lock(&shared.works).clear();
+    let mut orders = lock(&shared.orders);
+    orders.has_ended = true;
+    let left = (std::mem::take(&mut orders.asked), std::mem::take(&mut orders.works));
+    drop(orders);
+    // Not under the lock: who waits for them hears of it.
+    drop(left);
 }
 
-fn take(shared: &Shared, job: CheckpointJob) -> Result<(), StorageError> {
+/// Answers, unless what was applied has to be synced before: then it is asked again at the next look.
+fn answer(shared: &Shared, one: Asked, taken: &Result<(), NoCheckpoint>) {
+    let last = shared.shard.last_checkpoint().map(|(last, _)| last.index);
+    let answer = if last >= one.applied {
+        Ok(())
+    } else if let Err(why) = taken {
+        // The clone counts a reference.
+        Err(why.clone())
+    } else if let Some(why) = shared.shard.takes_no_checkpoint() {
+        Err(NoCheckpoint::NotNow(why))
+    } else {
+        lock(&shared.orders).asked.push(one);
+        return;
+    };
+    // Nobody waits any more: whoever asked was stopped.
+    let _sent = one.done.send(answer);
+}
+
+fn take(shared: &Shared, job: CheckpointJob) -> Result<(), NoCheckpoint> {
     let (index, started) = (job.applied().index, shared.clock.monotonic());
     debug!(shard = shared.number, index, "checkpoint");
     let (finished, result) = job.run();
@@ -97,11 +157,11 @@ fn take(shared: &Shared, job: CheckpointJob) -> Result<(), StorageError> {
         }
         Ok(CheckpointDone::NoRoom) => {
             warn!(shard = shared.number, index, "no room for a checkpoint");
-            Ok(())
+            Err(NoCheckpoint::NoRoom)
         }
         Err(error) => {
             warn!(shard = shared.number, index, %error, "checkpoint not written");
-            Err(error)
+            Err(NoCheckpoint::Failed(Arc::new(error)))
         }
     }
 }

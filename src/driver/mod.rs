@@ -13,10 +13,11 @@ mod cleaner;
 mod rate;
 mod sidecars;
 mod threads;
+mod waiters;
 
 pub(crate) use self::{
     ballast::Ballast,
-    checkpoints::Checkpointer,
+    checkpoints::{Checkpointer, NoCheckpoint},
     cleaner::{Cleaner, CleanerParts, Purge},
     threads::{Driver, DriverParts, FlushMode, Flusher, Observer, Reserve},
 };

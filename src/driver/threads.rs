@@ -5,11 +5,10 @@
 //! (their outcome is unknown), and whoever observes hears of the error.
 
 use std::{
-    collections::VecDeque,
     fmt, io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -22,7 +21,8 @@ use super::{
     checkpoints::{self, Checkpointer},
     rate::AppendRate,
     sidecars,
-    signal::{Signal, Wake, lock},
+    signal::{Signal, Wake},
+    waiters::{Waiters, WhenReached},
 };
 use crate::storage::{
     Shard, StorageError,
@@ -38,9 +38,6 @@ const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 const SLOW_GROUP: Duration = Duration::from_millis(10);
 /// Above this rate of appended bytes per second, zeroing ahead would take the rate from the writer.
 const ZERO_BELOW_BYTES_PER_SECOND: u64 = 64 << 20;
-
-/// Called when what it waits for is synced. Must be short: it runs on the flusher's thread.
-pub(crate) type WhenSynced = Box<dyn FnOnce() + Send>;
 
 /// Hears what the threads of a shard do. Called from them: it must be short.
 pub(crate) trait Observer: Send + Sync + fmt::Debug {
@@ -84,10 +81,8 @@ pub(super) struct Shared {
     flush: Signal,
     prepare: Signal,
     pub(super) checkpoint: Signal,
-    /// Who waits for a checkpoint of what is applied.
-    pub(super) asked: Mutex<Vec<checkpoints::Asked>>,
-    /// What is done between two checkpoints.
-    pub(super) works: Mutex<VecDeque<checkpoints::Work>>,
+    /// What the thread that takes checkpoints was told to do.
+    pub(super) orders: Mutex<checkpoints::Orders>,
     /// The last preparation failed, so that what waits for a segment waits in vain.
     has_no_segment: AtomicBool,
 }
@@ -108,42 +103,6 @@ pub(crate) enum FlushMode {
     Written,
 }
 
-/// Those who wait for the log to have come so far.
-#[derive(Default)]
-struct Waiters {
-    reached: AtomicU64,
-    waiting: Mutex<VecDeque<(Lsn, WhenSynced)>>,
-}
-
-impl Waiters {
-    fn push(&self, lsn: Lsn, done: WhenSynced) {
-        lock(&self.waiting).push_back((lsn, done));
-        // It may have come so far between the append and this call.
-        self.call_ready();
-    }
-
-    fn reach(&self, lsn: Lsn) {
-        self.reached.fetch_max(lsn, Ordering::AcqRel);
-        self.call_ready();
-    }
-
-    fn call_ready(&self) {
-        let ready: Vec<WhenSynced> = {
-            let mut waiting = lock(&self.waiting);
-            let reached = self.reached.load(Ordering::Acquire);
-            let ready = waiting.iter().take_while(|(lsn, _)| *lsn <= reached).count();
-            waiting.drain(..ready).map(|(_, done)| done).collect()
-        };
-        for done in ready {
-            done();
-        }
-    }
-
-    fn clear(&self) {
-        lock(&self.waiting).clear();
-    }
-}
-
 /// A handle to a shard's flusher.
 #[derive(Clone, Debug)]
 pub(crate) struct Flusher(Arc<Shared>);
@@ -161,14 +120,14 @@ impl Flusher {
     }
 
     /// Calls `done` when everything up to `lsn` is synced. If the log fails, it is dropped.
-    pub(crate) fn when_synced(&self, lsn: Lsn, done: WhenSynced) {
+    pub(crate) fn when_synced(&self, lsn: Lsn, done: WhenReached) {
         self.0.synced.push(lsn, done);
         self.0.flush.wake();
     }
 
     /// Calls `done` when everything up to `lsn` is written, synced or not. If the log fails, it is
     /// dropped.
-    pub(crate) fn when_written(&self, lsn: Lsn, done: WhenSynced) {
+    pub(crate) fn when_written(&self, lsn: Lsn, done: WhenReached) {
         self.0.written.push(lsn, done);
         self.0.flush.wake();
     }
@@ -178,9 +137,8 @@ impl Flusher {
 #[derive(Debug)]
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    flusher: JoinHandle<()>,
-    preparer: JoinHandle<()>,
-    checkpointer: JoinHandle<()>,
+    /// In the order in which they are stopped.
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What a driver is made of.
@@ -210,8 +168,8 @@ impl Driver {
         let shared = Arc::new(Shared {
             number,
             mode,
-            synced: Waiters { reached: AtomicU64::new(shard.synced_lsn()), ..Waiters::default() },
-            written: Waiters { reached: AtomicU64::new(shard.synced_lsn()), ..Waiters::default() },
+            synced: Waiters::from(shard.synced_lsn()),
+            written: Waiters::from(shard.synced_lsn()),
             shard,
             clock,
             observer,
@@ -219,19 +177,25 @@ impl Driver {
             flush: Signal::default(),
             prepare: Signal::default(),
             checkpoint: Signal::default(),
-            asked: Mutex::default(),
-            works: Mutex::default(),
+            orders: Mutex::new(checkpoints::Orders::new()),
             has_no_segment: AtomicBool::new(false),
         });
-        let start = |name: &str, run: fn(&Shared)| {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || run(&shared))
-        };
-        let flusher = start("flush", run_flusher)?;
-        let preparer = start("prepare", run_preparer)?;
-        let checkpointer = start("checkpoint", checkpoints::run)?;
-        shared.prepare.wake();
-        Ok(Self { shared, flusher, preparer, checkpointer })
+        let runs: [(&str, fn(&Shared)); 3] =
+            [("flush", run_flusher), ("prepare", run_preparer), ("checkpoint", checkpoints::run)];
+        let mut driver = Self { shared, threads: Vec::with_capacity(runs.len()) };
+        for (name, run) in runs {
+            let shared = Arc::clone(&driver.shared);
+            let named = thread::Builder::new().name(format!("{name}-{number}"));
+            match named.spawn(move || run(&shared)) {
+                Ok(thread) => driver.threads.push(thread),
+                Err(error) => {
+                    driver.stop();
+                    return Err(error);
+                }
+            }
+        }
+        driver.shared.prepare.wake();
+        Ok(driver)
     }
 
     /// Returns a handle for those who append.
@@ -246,70 +210,63 @@ impl Driver {
 
     /// Writes what waits, marks it synced, and ends the threads.
     pub(crate) fn stop(self) {
-        // The flusher first: what it has left may wait for a segment. A panic of a thread has ended
-        // the process already.
-        self.shared.flush.stop();
-        let _ended = self.flusher.join();
-        self.shared.prepare.stop();
-        let _ended = self.preparer.join();
-        self.shared.checkpoint.stop();
-        let _ended = self.checkpointer.join();
+        let Self { shared, threads } = self;
+        // The flusher first: what it has left may wait for a segment.
+        let signals = [&shared.flush, &shared.prepare, &shared.checkpoint];
+        for (signal, thread) in signals.into_iter().zip(threads) {
+            signal.stop();
+            // A panic of it has ended the process already.
+            let _ended = thread.join();
+        }
     }
 }
 
 fn run_flusher(shared: &Shared) {
+    // Err: whoever waits has heard of it.
+    if let Ok(()) = flush_until_stop(shared) {
+        shared.synced.end();
+        shared.written.end();
+    }
+}
+
+fn flush_until_stop(shared: &Shared) -> Result<(), ()> {
     let mut is_marked = false;
     let mut synced_at = shared.clock.monotonic();
     loop {
         // Something was written since the last SYNC: wait no longer than that is due.
         let limit = (!is_marked).then_some(IDLE_BEFORE_SYNC);
         let wake = shared.flush.wait(limit);
-        match flush_all(shared, shared.mode) {
-            Ok(0) => {}
-            Ok(_) => is_marked = false,
-            Err(()) => return,
+        if flush_all(shared, shared.mode, &mut synced_at)? > 0 {
+            is_marked = false;
         }
         match wake {
             // Only silence is marked: woken for what was written already, the next write may be near.
-            Wake::Work => {
-                let now = shared.clock.monotonic();
-                if now.saturating_sub(synced_at) >= IDLE_BEFORE_SYNC {
-                    synced_at = now;
-                    if sync_written(shared).is_err() {
-                        return;
-                    }
-                }
-            }
+            Wake::Work => sync_if_due(shared, &mut synced_at)?,
             Wake::Quiet => {
-                if sync_written(shared).is_err() {
-                    return;
-                }
+                sync_written(shared)?;
                 is_marked = shared.shard.mark_synced().is_none();
-                if flush_all(shared, FlushMode::Synced).is_err() {
-                    return;
-                }
+                flush_all(shared, FlushMode::Synced, &mut synced_at)?;
             }
-            Wake::Stop => return finish(shared),
+            Wake::Stop => return finish(shared, &mut synced_at),
         }
     }
 }
 
 /// Writes what is left and the last SYNC. What cannot be written was not acknowledged.
-fn finish(shared: &Shared) {
-    if sync_written(shared).is_err() {
-        return;
-    }
+fn finish(shared: &Shared, synced_at: &mut Duration) -> Result<(), ()> {
+    sync_written(shared)?;
     shared.shard.mark_synced();
-    while flush_all(shared, FlushMode::Synced).is_ok()
-        && shared.shard.has_unflushed()
-        && !shared.has_no_segment.load(Ordering::Acquire)
-    {
+    loop {
+        flush_all(shared, FlushMode::Synced, synced_at)?;
+        if !shared.shard.has_unflushed() || shared.has_no_segment.load(Ordering::Acquire) {
+            return Ok(());
+        }
         shared.flush.work();
     }
 }
 
 /// Writes group after group, and syncs them; returns how many.
-fn flush_all(shared: &Shared, mode: FlushMode) -> Result<usize, ()> {
+fn flush_all(shared: &Shared, mode: FlushMode, synced_at: &mut Duration) -> Result<usize, ()> {
     let mut count = 0;
     shared.shard.set_now(shared.clock.wall_ms());
     loop {
@@ -339,10 +296,14 @@ fn flush_all(shared: &Shared, mode: FlushMode) -> Result<usize, ()> {
         shared.observer.flushed(bytes, entries, took);
         match reached {
             Ok(lsn) => shared.written.reach(lsn),
-            Err(source) => return end(shared, source),
+            Err(source) => return end(shared, "write", source),
         }
         count += 1;
         shared.prepare.wake();
+        if mode == FlushMode::Written {
+            // There may always be another group.
+            sync_if_due(shared, synced_at)?;
+        }
     }
     if shared.shard.has_unflushed() {
         // It waits for a segment.
@@ -368,6 +329,16 @@ fn write_and_sync(shared: &Shared, job: &FlushJob) -> io::Result<()> {
     Ok(())
 }
 
+/// Syncs what was written without a sync, if that was not done for a while.
+fn sync_if_due(shared: &Shared, synced_at: &mut Duration) -> Result<(), ()> {
+    let now = shared.clock.monotonic();
+    if now.saturating_sub(*synced_at) < IDLE_BEFORE_SYNC {
+        return Ok(());
+    }
+    *synced_at = now;
+    sync_written(shared)
+}
+
 /// Syncs what was written without a sync.
 fn sync_written(shared: &Shared) -> Result<(), ()> {
     let Some(job) = shared.shard.next_sync() else { return Ok(()) };
@@ -375,17 +346,19 @@ fn sync_written(shared: &Shared) -> Result<(), ()> {
     match shared.shard.synced(job, result) {
         Ok(lsn) => {
             shared.synced.reach(lsn);
+            // A checkpoint has only what is synced.
+            shared.checkpoint.wake();
             Ok(())
         }
-        Err(source) => end(shared, source),
+        Err(source) => end(shared, "write", source),
     }
 }
 
 /// Tells nobody anything any more.
-fn end<T>(shared: &Shared, source: StorageError) -> Result<T, ()> {
-    error!(shard = shared.number, error = %source, "write failed: stopping");
-    shared.synced.clear();
-    shared.written.clear();
+fn end<T>(shared: &Shared, what: &str, source: StorageError) -> Result<T, ()> {
+    error!(shard = shared.number, error = %source, "{what} failed: stopping");
+    shared.synced.end();
+    shared.written.end();
     shared.observer.failed(source);
     Err(())
 }
@@ -431,8 +404,7 @@ fn run_preparer(shared: &Shared) {
                     break;
                 }
                 Err(source) => {
-                    error!(shard = shared.number, error = %source, "prepare failed: stopping");
-                    shared.observer.failed(source);
+                    let _failed: Result<(), ()> = end(shared, "prepare", source);
                     return;
                 }
             }

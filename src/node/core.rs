@@ -1,6 +1,7 @@
 //! What services know of the node: its shards, where a write goes, what it is doing.
 
 use std::{
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
@@ -28,7 +29,7 @@ use super::{
     raft::Group,
     router::{Route, Routes},
 };
-use crate::driver::Checkpointer;
+use crate::driver::{Checkpointer, NoCheckpoint};
 use crate::storage::{
     Shard, clock::Clock, dir::DataDir, kv::catalog::Catalog, sequencer::WriteRequest,
 };
@@ -58,8 +59,8 @@ pub struct Submission {
     pub reply: Reply,
 }
 
-impl std::fmt::Debug for Submission {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submission").field("request", &self.request).finish_non_exhaustive()
     }
 }
@@ -86,22 +87,18 @@ impl ShardHandle {
     /// # Errors
     /// That it could not be written, for want of room too.
     pub async fn checkpoint(&self) -> Result<(), Failure> {
-        let applied = self.shard.applied().0;
-        let failed = |reason: &str| {
+        let failed = |reason: &dyn fmt::Display| {
             let message = format!("no checkpoint of shard {}: {reason}", self.number);
             Failure::new(ErrorCode::Internal, message)
         };
         match self.checkpointer.ask().await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(&error.to_string())),
-            Err(_) => return Err(failed("the node is stopping")),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why @ NoCheckpoint::NoRoom)) => {
+                Err(failed(&why).with_hint("free space on the disk of the data directory"))
+            }
+            Ok(Err(why)) => Err(failed(&why)),
+            Err(_) => Err(failed(&"the node is stopping")),
         }
-        let last = self.shard.last_checkpoint().map(|(last, _)| last.index);
-        if last >= applied.map(|applied| applied.index) {
-            return Ok(());
-        }
-        Err(failed("the disk has no room for it")
-            .with_hint("free space on the disk of the data directory"))
     }
 
     /// Returns whether this replica takes writes.
@@ -330,7 +327,7 @@ impl Node {
     ) -> Result<Written, Failure> {
         let (answer, answered) = oneshot::channel();
         let reply: Reply = Box::new(move |result| drop(answer.send(result)));
-        self.submit(shard, Submission { request, flow: Flow::NODE, bytes: 0, deadline, reply });
+        self.submit(shard, Submission { request, flow: Flow::Node, bytes: 0, deadline, reply });
         let unknown = || Failure::unknown("the node stopped before the write was applied");
         let answered = async { answered.await.unwrap_or_else(|_| Err(unknown())) };
         match deadline {

@@ -34,6 +34,8 @@ pub enum Bug {
     SweptUnexpired,
     /// A sweep does not look at what is under way.
     SweptUnseen,
+    /// A sweep passes over keys of a partition into which a batch is under way.
+    SweepPassesOver,
     /// Cleaning takes out nothing but what was trimmed.
     CleanKeepsReplaced,
     /// Cleaning takes tombstones out that are young.

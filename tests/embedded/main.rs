@@ -8,6 +8,7 @@ mod adapters;
 mod cleanup;
 mod collections;
 mod directory;
+mod handles;
 mod keys;
 mod kill;
 mod power;

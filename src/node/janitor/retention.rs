@@ -15,7 +15,10 @@ use crate::{
         core::{Node, ShardHandle},
         outcome::Failure,
     },
-    storage::{TrimPoint, sequencer::WriteRequest},
+    storage::{
+        TrimPoint,
+        sequencer::{LogClock, WriteRequest},
+    },
 };
 
 /// So often it is looked for partitions that hold too much.
@@ -27,12 +30,15 @@ const KEYS_AT_ONCE: usize = 1000;
 /// Trims a shard until `stop`.
 pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
     let mut leading = handle.leading();
+    // Ages go by the log's time, also where nothing is written: a clock that is set forward is not believed.
+    let mut clock = LogClock::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             leads = next_look(&mut leading, LOOK_EVERY) => if !leads { return },
         }
-        let now_ms = node.clock().wall_ms().max(handle.shard.log_time_ms());
+        let now = clock.now(node.clock().wall_ms(), node.clock().monotonic());
+        let now_ms = now.ms.max(handle.shard.log_time_ms());
         for overdue in handle.shard.overdue(now_ms) {
             let partition = (overdue.partition, overdue.collection);
             let trimmed = tokio::select! {

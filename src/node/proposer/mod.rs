@@ -18,10 +18,11 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use prkdb_types::ErrorCode;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -46,6 +47,8 @@ const ENTRIES_UNDER_WAY: usize = 2;
 const BYTES_WAITING: u64 = 256 << 10;
 /// So many writes are decided before the task looks at anything else.
 const DECISIONS_AT_ONCE: usize = 1024;
+/// While nothing more is decided, it is looked so often whether that is because the disk is full.
+const FULL_DISK_LOOK: Duration = Duration::from_millis(100);
 
 /// What a proposer works with.
 pub(super) struct Proposer {
@@ -136,6 +139,8 @@ impl Proposer {
         // Not the first sequencer of the term, if an entry of the one before was refused or void.
         let last = self.shard.last_sequence(number);
         let mut term = Term::new(Sequencer::reopen(number, last, self.limits), last);
+        let mut full_disk = tokio::time::interval(FULL_DISK_LOOK);
+        full_disk.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !term.progress.is_broken() {
             term.resolve();
             if let Some(write) = term.take_held() {
@@ -147,6 +152,9 @@ impl Proposer {
                 continue;
             }
             let takes_more = term.held.is_none() && term.sequencer.has_room();
+            if !takes_more && self.shard.disk_is_full() {
+                self.refuse_queued();
+            }
             tokio::select! {
                 biased;
                 () = term.progress.changed() => {}
@@ -156,6 +164,7 @@ impl Proposer {
                     }
                 }
                 write = self.queue.recv(), if takes_more => self.decide_queued(&mut term, write),
+                _ = full_disk.tick(), if !takes_more => {}
                 () = self.stop.cancelled(), if term.is_quiet() => break,
             }
         }
@@ -184,13 +193,20 @@ impl Proposer {
         }
     }
 
+    /// Refuses what waits behind entries that the disk has no room for.
+    fn refuse_queued(&self) {
+        for write in self.queue.remove_all_but(goes_on_when_full) {
+            (write.reply)(Err(disk_full()));
+        }
+    }
+
     fn decide_write(&mut self, term: &mut Term, write: Submission, disk_is_full: bool) {
         if write.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let message = "the deadline passed before the write was begun";
             (write.reply)(Err(Failure::new(ErrorCode::Deadline, message)));
             return;
         }
-        if disk_is_full && !matches!(write.request, WriteRequest::Control { .. }) {
+        if disk_is_full && !goes_on_when_full(&write) {
             (write.reply)(Err(disk_full()));
             return;
         }
@@ -308,6 +324,11 @@ fn reply(to: Reply, answer: Answer, revision_of_rest: u64) {
 /// The failure of a write that a leader would have taken.
 pub(super) fn no_leader() -> Failure {
     Failure::new(ErrorCode::NoLeader, "the shard has no leader that takes writes at present")
+}
+
+/// Returns whether a write is let through on a full disk: it may be what frees room.
+fn goes_on_when_full(write: &Submission) -> bool {
+    matches!(write.request, WriteRequest::Control { .. })
 }
 
 fn disk_full() -> Failure {

@@ -1,13 +1,14 @@
 //! The writes that wait for a shard's proposer: first come first served within a flow, and flows by
 //! turns, so that one that has much on its way does not hold up the others.
 //!
-//! Start-time fair queueing (Goyal, Vin, Cheng 1996). A write gets a tag: where the one before it of
-//! its flow ended, or where the queue has got to, if that is later; it ends as many bytes later as it
-//! has. The smallest tag is next. Flows that always have something waiting get equal bytes, one that
-//! rarely has goes before their backlog, and nobody saves up turns while nothing of theirs waits.
+//! Self-clocked fair queueing (Golestani 1994). A write ends as many bytes as it has behind the one before it of
+//! its flow, or behind where the queue has got to, if that is further; the one that ends first is next, and the
+//! queue has got to its end. Flows that always have something waiting get equal bytes, one that rarely has goes
+//! before their backlog, nobody saves up turns while nothing of theirs waits, and whoever comes later, however
+//! many they are, stands behind what ends before them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,22 +23,24 @@ use crate::node::core::Submission;
 pub(in crate::node) const QUEUE_WRITES_MAX: usize = 4096;
 /// A write counts as so many bytes at least: deciding it costs as much as copying them.
 const BYTES_MIN: u64 = 256;
-/// Flows are looked through for forgotten ones when there are twice as many as were left the last
-/// time, and so many at least.
-const FLOWS_MIN: usize = 64;
 
-/// What writes come from, one behind the other: a stream, or the single calls of a connection.
+/// What writes come from, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Flow(u64);
+pub enum Flow {
+    /// The node itself.
+    Node,
+    /// The single calls of a connection, or a stream of such.
+    Calls(u64),
+    /// A producer of batches with sequences, by its number: what it sent on a stream that broke stays
+    /// before what it sends on the next one.
+    Producer(i64),
+}
 
 impl Flow {
-    /// The node's own writes.
-    pub const NODE: Self = Self(0);
-
     /// Returns a flow that no other is equal to.
     pub fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self::Calls(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -73,15 +76,23 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By tag, and by arrival where tags are equal.
+    /// By where they end, and by arrival where that is equal.
     waiting: BTreeMap<(u64, u64), Submission>,
     arrivals: u64,
-    /// The tag of the last write that was taken.
+    /// Where the write ends that was taken last.
     reached: u64,
-    /// Where the last write of a flow ends, unless the queue has got there.
-    ends: HashMap<Flow, u64>,
-    ends_left: usize,
+    /// The flows of which something waits.
+    flows: HashMap<Flow, Waiting>,
     is_closed: bool,
+}
+
+/// What waits of a flow.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How many writes.
+    writes: usize,
+    /// Where the last of them ends.
+    end: u64,
 }
 
 impl Shared {
@@ -116,23 +127,30 @@ impl QueueSender {
 
 impl State {
     fn insert(&mut self, write: Submission) {
-        let reached = self.reached;
-        let end = self.ends.entry(write.flow).or_default();
-        let tag = reached.max(*end);
-        *end = tag.saturating_add(write.bytes.max(BYTES_MIN));
-        let key = (tag, self.arrivals);
+        let flow = self.flows.entry(write.flow).or_default();
+        let start = self.reached.max(flow.end);
+        flow.end = start.saturating_add(write.bytes.max(BYTES_MIN));
+        flow.writes += 1;
+        let key = (flow.end, self.arrivals);
         self.arrivals += 1;
         self.waiting.insert(key, write);
-        if self.ends.len() > FLOWS_MIN.max(2 * self.ends_left) {
-            self.ends.retain(|_, end| *end > reached);
-            self.ends_left = self.ends.len();
-        }
     }
 
     fn take(&mut self) -> Option<Submission> {
-        let ((tag, _), write) = self.waiting.pop_first()?;
-        self.reached = tag;
+        let ((end, _), write) = self.waiting.pop_first()?;
+        self.reached = end;
+        self.left(write.flow);
         Some(write)
+    }
+
+    /// Hears that a write of a flow waits no more.
+    fn left(&mut self, flow: Flow) {
+        if let Entry::Occupied(mut waiting) = self.flows.entry(flow) {
+            waiting.get_mut().writes -= 1;
+            if waiting.get().writes == 0 {
+                waiting.remove();
+            }
+        }
     }
 }
 
@@ -142,11 +160,27 @@ impl QueueReceiver {
         self.0.state().take()
     }
 
-    /// Waits for the next write.
+    /// Takes out all writes but those of which `stays` is true, in the order in which they were next.
+    pub(in crate::node) fn remove_all_but(
+        &self,
+        stays: impl Fn(&Submission) -> bool,
+    ) -> Vec<Submission> {
+        let mut state = self.0.state();
+        let leaving = state.waiting.extract_if(.., |_, write| !stays(write));
+        let leaving: Vec<Submission> = leaving.map(|(_, write)| write).collect();
+        for write in &leaving {
+            state.left(write.flow);
+        }
+        leaving
+    }
+
+    /// Waits for the next write. Others of the runtime get their turn now and then, even where one always
+    /// waits.
     ///
     /// Cancel safety: dropped, it has taken nothing.
     pub(in crate::node) async fn recv(&self) -> Submission {
         loop {
+            tokio::task::coop::consume_budget().await;
             if let Some(write) = self.try_recv() {
                 return write;
             }
@@ -266,17 +300,82 @@ mod tests {
     }
 
     #[test]
-    fn flows_that_are_gone_are_forgotten() {
+    fn whoever_comes_once_and_goes_does_not_hold_up_who_stays() {
         let (sender, queue) = new();
-        let busy = Flow::new();
+        let staying = Flow::new();
+        for number in 0..8 {
+            sender.push(write(staying, MIB, number)).unwrap();
+        }
+        for number in 0..56 {
+            sender.push(write(Flow::new(), MIB, number)).unwrap();
+        }
+        let mut of_staying = 0;
+        for number in 0..8 * 57 {
+            of_staying += usize::from(queue.try_recv().unwrap().flow == staying);
+            sender.push(write(Flow::new(), MIB, number)).unwrap();
+        }
+        assert!((7..=8).contains(&of_staying), "{of_staying} of 8");
+    }
+
+    #[test]
+    fn flows_of_which_nothing_waits_are_forgotten() {
+        let (sender, queue) = new();
         for number in 0..10_000 {
-            sender.push(write(busy, MIB, number)).unwrap();
             sender.push(write(Flow::new(), 100, number)).unwrap();
+            sender.push(write(Flow::new(), MIB, number)).unwrap();
+            assert_eq!(queue.0.state().flows.len(), 2);
             queue.try_recv().unwrap();
             queue.try_recv().unwrap();
         }
-        let flows = queue.0.state().ends.len();
-        assert!(flows <= 2 * FLOWS_MIN, "{flows} flows");
+        assert!(queue.0.state().flows.is_empty());
+    }
+
+    #[test]
+    fn a_large_write_of_long_ago_is_not_held_against_its_flow() {
+        let (sender, queue) = new();
+        let (caller, loader) = (Flow::new(), Flow::new());
+        sender.push(write(caller, 64 * MIB, 0)).unwrap();
+        queue.try_recv().unwrap();
+        for number in 0..16 {
+            sender.push(write(loader, MIB, number)).unwrap();
+        }
+        sender.push(write(caller, 100, 1)).unwrap();
+        assert_eq!(queue.try_recv().unwrap().flow, caller);
+    }
+
+    #[test]
+    fn what_does_not_stay_is_taken_out_and_the_rest_keeps_its_order() {
+        let (sender, queue) = new();
+        let flow = Flow::new();
+        for number in 0..10 {
+            sender.push(write(Flow::Node, 1, number)).unwrap();
+            sender.push(write(flow, MIB, number)).unwrap();
+        }
+        let removed = queue.remove_all_but(|write| write.flow == Flow::Node);
+        assert_eq!(removed.iter().map(number).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        sender.push(write(flow, 1, 99)).unwrap();
+        let left = drain(&queue);
+        assert_eq!(left.iter().filter(|(of, _)| *of == flow).count(), 1);
+        let of_node = left.iter().filter(|(of, _)| *of == Flow::Node).map(|(_, number)| *number);
+        assert_eq!(of_node.collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_never_runs_empty_lets_others_have_their_turn() {
+        let (sender, queue) = new();
+        for number in 0..4000 {
+            sender.push(write(Flow::Node, 1, number)).unwrap();
+        }
+        let taking = async {
+            for _ in 0..4000 {
+                queue.recv().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = taking => panic!("all were taken at one go"),
+            () = tokio::task::yield_now() => {}
+        }
     }
 
     #[test]
@@ -297,12 +396,12 @@ mod tests {
     fn a_queue_whose_receiver_is_gone_drops_what_waits() {
         let (sender, queue) = new();
         let (dropped, is_dropped) = std::sync::mpsc::channel::<()>();
-        let mut waiting = write(Flow::NODE, 1, 0);
+        let mut waiting = write(Flow::Node, 1, 0);
         waiting.reply = Box::new(move |_| drop(dropped));
         sender.push(waiting).unwrap();
         drop(queue);
         assert!(is_dropped.recv().is_err(), "its reply is dropped with it");
-        assert!(matches!(sender.push(write(Flow::NODE, 1, 1)), Err(PushError::Closed(_))));
+        assert!(matches!(sender.push(write(Flow::Node, 1, 1)), Err(PushError::Closed(_))));
     }
 
     #[tokio::test]
@@ -316,7 +415,7 @@ mod tests {
             taken
         });
         for number in 0..1000 {
-            sender.push(write(Flow::NODE, 1, number)).unwrap();
+            sender.push(write(Flow::Node, 1, number)).unwrap();
             if number % 3 == 0 {
                 tokio::task::yield_now().await;
             }

@@ -139,7 +139,7 @@ impl Caller {
 
     /// Returns what its single calls come from.
     pub fn flow(&self) -> Flow {
-        self.connection.as_ref().map_or(Flow::NODE, Connection::flow)
+        self.connection.as_ref().map_or(Flow::Node, Connection::flow)
     }
 
     /// Refuses what nobody waits for any more.

@@ -119,7 +119,6 @@ impl Reader {
         };
         let Some(name) = opened else { return Ok(()) };
         let credit = Arc::new(Semaphore::new(limits::STREAM_CREDIT_BYTES));
-        let flow = Flow::new();
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
@@ -156,11 +155,11 @@ impl Reader {
             // The collection may have been dropped since the stream was opened.
             let checked = context.node.route(&name).and_then(|route| {
                 let held = context.hold(&self.caller, size)?;
-                let (shard, request) = self.check(&route, batch.partition, batch.batch)?;
-                Ok((shard, request, held))
+                let (shard, flow, request) = self.check(&route, batch.partition, batch.batch)?;
+                Ok((shard, flow, request, held))
             });
             match checked {
-                Ok((shard, request, held)) => {
+                Ok((shard, flow, request, held)) => {
                     let reply = responder.into_reply(held);
                     let bytes = size as u64;
                     let write = Submission { request, flow, bytes, deadline: None, reply };
@@ -206,7 +205,7 @@ impl Reader {
         route: &Route,
         number: u32,
         bytes: Bytes,
-    ) -> Result<(u32, WriteRequest), Failure> {
+    ) -> Result<(u32, Flow, WriteRequest), Failure> {
         let place = route.place(number)?;
         let config = self.context.node.config();
         let decompressed = bytes.len().saturating_mul(EXPANSION_MAX).max(DECOMPRESSED_BYTES_MIN);
@@ -225,13 +224,15 @@ impl Reader {
             },
         };
         let batch = CheckedBatch::check(bytes, route.is_keyed().then_some(&keys))?;
-        if !batch.has_producer() {
+        let Some(producer) = batch.producer() else {
             // Without sequences, what follows a failure would not be refused.
             let message = "a batch of a stream must have producer, epoch and sequence";
             return Err(Failure::new(ErrorCode::BatchInvalid, message));
-        }
+        };
         let collection = route.collection.id;
-        Ok((place.shard, WriteRequest::Batch { partition: place.partition, collection, batch }))
+        let request = WriteRequest::Batch { partition: place.partition, collection, batch };
+        // Not the stream: what an earlier one has left in the queue must not come behind what this one brings.
+        Ok((place.shard, Flow::Producer(producer), request))
     }
 }
 

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use prkdb_types::{
-    Isolation,
+    Isolation, ProducerStamp,
     headers::{Operation, Ttl},
     transaction::RangeRead,
 };
 
-use super::engine::{COLLECTION, Engine, partition_of, put};
+use super::engine::{COLLECTION, Engine, batch, partition_of, put};
 use crate::storage::{
     ShardSnapshot, bug,
     log::entry::Payload,
@@ -74,6 +74,50 @@ fn a_sweep_takes_what_is_expired_and_was_not_written_since() {
     assert!(takes(&mut engine, &sweep(&[(b"a", old)])));
     engine.commit();
     assert_eq!(engine.shard.get(COLLECTION, b"a").unwrap(), None, "the new value is lost");
+}
+
+#[test]
+fn a_sweep_waits_for_batches_that_may_write_its_keys() {
+    let mut engine = Engine::new();
+    let version = engine.accept(&put(b"a", b"v", None, Condition::None));
+    engine.commit();
+    let partition = partition_of(b"a");
+    let records = [(b"a".to_vec(), Some(b"new".to_vec()))];
+    let into = |records| batch(partition, records, ProducerStamp::NONE);
+    let sweep = |version| WriteRequest::Sweep {
+        partition,
+        collection: COLLECTION,
+        keys: vec![(Bytes::from_static(b"a"), version)],
+        reason: Operation::Trimmed,
+    };
+    // Not as the engine of these tests does, which commits what is waited for.
+    let decide = |engine: &mut Engine, version| {
+        engine.shard.decide(&mut engine.sequencer, &sweep(version), engine.now_ms)
+    };
+    engine.accept(&into(&records));
+    let verdict = decide(&mut engine, version);
+    assert!(matches!(verdict, Verdict::WaitFor(_)), "{verdict:?}");
+    engine.commit();
+    let verdict = decide(&mut engine, version);
+    assert!(matches!(verdict, Verdict::Answered { .. }), "it was written anew: {verdict:?}");
+    let version = engine.shard.get(COLLECTION, b"a").unwrap().unwrap().version;
+    // Another key of the partition is written: this one must not be passed over.
+    engine.accept(&into(&[(other_of(partition), Some(b"other".to_vec()))]));
+    let planted = bug::plant(bug::Bug::SweepPassesOver);
+    let verdict = decide(&mut engine, version);
+    assert!(matches!(verdict, Verdict::Answered { .. }), "it is passed over: {verdict:?}");
+    drop(planted);
+    assert!(matches!(decide(&mut engine, version), Verdict::WaitFor(_)));
+    engine.commit();
+    assert!(matches!(decide(&mut engine, version), Verdict::Accepted { .. }));
+    engine.commit();
+    assert_eq!(engine.shard.get(COLLECTION, b"a").unwrap(), None);
+}
+
+/// Returns a key of a partition that is not "a".
+fn other_of(partition: u32) -> Vec<u8> {
+    let mut keys = (b'b'..=u8::MAX).map(|key| vec![key]);
+    keys.find(|key| partition_of(key) == partition).unwrap()
 }
 
 #[test]

@@ -68,6 +68,15 @@ pub(super) enum Known {
     After(u64),
 }
 
+/// Whether something under way writes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyUnderWay {
+    No,
+    Yes,
+    /// Nobody knows before this entry is applied.
+    Maybe(u64),
+}
+
 impl Overlay {
     /// Returns the offset that the next record of a partition gets; `None` if it is not hosted.
     pub(super) fn next_offset(&self, state: &State, partition: u32) -> Option<u64> {
@@ -156,10 +165,14 @@ impl Overlay {
             || state.leaf(collection, key).is_some()
     }
 
-    /// Returns whether something under way writes a key, or may.
-    pub(super) fn is_under_way(&self, partition: u32, collection: u32, key: &Bytes) -> bool {
-        self.opaque.contains_key(&partition)
-            || self.versions.contains_key(&(collection, key.clone()))
+    /// Returns whether something under way writes a key.
+    pub(super) fn writes_key(&self, partition: u32, collection: u32, key: &Bytes) -> KeyUnderWay {
+        let is_known = self.versions.contains_key(&(collection, key.clone()));
+        match self.opaque.get(&partition) {
+            _ if is_known => KeyUnderWay::Yes,
+            Some(entry) => KeyUnderWay::Maybe(*entry),
+            None => KeyUnderWay::No,
+        }
     }
 
     fn changes(&mut self, entry: u64) -> Option<&mut Changes> {

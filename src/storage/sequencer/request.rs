@@ -247,9 +247,9 @@ impl CheckedBatch {
         Ok(Self { batch, header })
     }
 
-    /// Returns whether a repeat of it would be known.
-    pub fn has_producer(&self) -> bool {
-        self.header.has_producer()
+    /// Returns its producer, if it has one: a repeat of it is known then.
+    pub fn producer(&self) -> Option<i64> {
+        self.header.has_producer().then_some(self.header.producer_id)
     }
 
     /// Returns the size of the batch.

@@ -6,7 +6,7 @@ use prkdb_types::{
     headers::{self, Operation},
 };
 
-use super::{Answer, Sequencer, Verdict, refused};
+use super::{Answer, Sequencer, Verdict, overlay::KeyUnderWay, refused};
 use crate::storage::{
     bug::bug,
     kv::{state::State, tree::Leaf},
@@ -33,10 +33,20 @@ impl Sequencer {
                         || leaf.is_expired(self.now_ms)
                         || bug!(SweptUnexpired))
             };
-            if !state.leaf(collection, key).is_some_and(is_over)
-                || (self.overlay.is_under_way(partition, collection, key) && !bug!(SweptUnseen))
-            {
+            if !state.leaf(collection, key).is_some_and(is_over) {
                 continue;
+            }
+            let under_way = match self.overlay.writes_key(partition, collection, key) {
+                _ if bug!(SweptUnseen) => KeyUnderWay::No,
+                // Passed over, its record might go and the key stay.
+                KeyUnderWay::Maybe(_) if bug!(SweepPassesOver) => KeyUnderWay::Yes,
+                seen => seen,
+            };
+            match under_way {
+                KeyUnderWay::No => {}
+                // It gets another version.
+                KeyUnderWay::Yes => continue,
+                KeyUnderWay::Maybe(entry) => return Err(Verdict::WaitFor(entry)),
             }
             builder
                 .push(self.now_ms, Some(key), None, &why)

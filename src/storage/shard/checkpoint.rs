@@ -67,6 +67,15 @@ impl Checkpoints {
         self.installing.strong_count() > 0
     }
 
+    /// Returns why none is begun.
+    fn refuses(&self) -> Option<&'static str> {
+        match (self.is_broken, self.is_installing()) {
+            (true, _) => Some("the shard has failed"),
+            (_, true) => Some("a snapshot of another replica is about to be installed"),
+            (false, false) => None,
+        }
+    }
+
     /// Hears that a snapshot of another replica has taken the place of everything.
     pub(super) fn installed(&mut self, grown_bytes: u64, gone: &[Arc<Segment>]) {
         (self.grown_bytes, self.failed_at) = (grown_bytes, None);
@@ -137,6 +146,11 @@ impl Shard {
         job
     }
 
+    /// Returns why no checkpoint is begun for now, if that is so.
+    pub fn takes_no_checkpoint(&self) -> Option<&'static str> {
+        self.checkpoints().refuses()
+    }
+
     pub(super) fn relocation(&self) -> MutexGuard<'_, ()> {
         self.relocation.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +161,7 @@ impl Shard {
         grown_bytes: u64,
         gives_back: bool,
     ) -> Option<CheckpointJob> {
-        if known.is_under_way || known.is_broken || known.is_installing() {
+        if known.is_under_way || known.refuses().is_some() {
             return None;
         }
         let (state, next_offsets, bytes_likely, streams) = {
