@@ -42,6 +42,8 @@ impl Janitor {
     pub(super) fn start(engine: Arc<Engine>) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let mut work = Work { engine, stopped, clock: LogClock::default() };
+        // The first time is believed.
+        work.now_ms();
         let thread =
             thread::Builder::new().name("janitor-0".to_owned()).spawn(move || work.run())?;
         Ok(Self { stop, thread })

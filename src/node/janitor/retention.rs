@@ -32,6 +32,8 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: Cancell
     let mut leading = handle.leading();
     // Ages go by the log's time, also where nothing is written: a clock that is set forward is not believed.
     let mut clock = LogClock::default();
+    // The first time is believed.
+    clock.now(node.clock().wall_ms(), node.clock().monotonic());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
