@@ -8,7 +8,7 @@ use prkdb_types::command::PartitionPlace;
 use super::collections::invalid;
 use crate::node::{
     Node,
-    outcome::Failure,
+    outcome::{Failure, Outcome},
     read::{Position, resolve},
     router::Route,
     trim,
@@ -25,9 +25,23 @@ pub(super) async fn serve(
         Some(number) => vec![route.place(number)?],
         None => route.collection.partitions.clone(),
     };
-    let mut partitions = Vec::with_capacity(places.len());
+    let mut partitions: Vec<reply::Partition> = Vec::with_capacity(places.len());
     for place in places {
-        partitions.push(truncate(node, &route, place, before).await?);
+        match truncate(node, &route, place, before).await {
+            Ok(done) => partitions.push(done),
+            Err(failure) => {
+                let trimmed = partitions.iter().filter(|done| done.trimmed > 0);
+                let trimmed: Vec<String> = trimmed.map(|done| done.number.to_string()).collect();
+                return Err(if trimmed.is_empty() {
+                    failure
+                } else {
+                    let (number, done) = (place.number, trimmed.join(", "));
+                    let message =
+                        format!("partition {number}: {failure}; truncated: {done}").into();
+                    Failure { outcome: Outcome::Unknown, message, ..failure }
+                });
+            }
+        }
     }
     Ok(v1::TruncateCollectionReply { partitions })
 }

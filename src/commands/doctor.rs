@@ -24,7 +24,7 @@ use crate::{
     },
     storage::{
         clock::{Clock as _, SystemClock},
-        dir::{BALLAST_BYTES, OfflineDir, Use},
+        dir::{BALLAST_BYTES, DataDir, OfflineDir, Use},
         disk::{Disk as _, ReadOnlyDisk, RealDisk},
     },
 };
@@ -216,7 +216,14 @@ fn directory(dir: &Path) -> Vec<Check> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
-            let check = Check::new(NAME, Status::Ok, "not there yet: the first start creates it");
+            let check = match tempfile::tempfile_in(parent) {
+                Ok(_) => Check::new(NAME, Status::Ok, "not there yet: the first start creates it"),
+                Err(error) => {
+                    let found = format!("not there, and cannot be created: {}", reason(&error));
+                    let hint = format!("create {} for the user of the node", dir.display());
+                    Check::new(NAME, Status::Fail, found).hint(hint)
+                }
+            };
             return vec![check, space(parent), sync(parent)];
         }
         Err(error) => return vec![unreadable(NAME, dir, &error)],
@@ -244,8 +251,7 @@ fn open(dir: &Path) -> std::result::Result<OfflineDir, Failure> {
 
 fn identity(dir: &Path) -> Check {
     const NAME: &str = "data-dir";
-    let is_empty = fs::read_dir(dir).is_ok_and(|mut names| names.next().is_none());
-    if is_empty {
+    if let Ok(None) = DataDir::first_name(&RealDisk, dir) {
         return Check::new(NAME, Status::Ok, "empty: the first start fills it");
     }
     match open(dir) {
@@ -285,7 +291,10 @@ fn permissions(dir: &Path, metadata: &fs::Metadata) -> Check {
 
 fn lock(dir: &Path) -> Check {
     const NAME: &str = "lock";
-    let Ok(open) = open(dir) else { return Check::unknown(NAME, "there is no data directory") };
+    if let Ok(None) = DataDir::first_name(&RealDisk, dir) {
+        return Check::unknown(NAME, "there is no data directory");
+    }
+    let Ok(open) = open(dir) else { return Check::unknown(NAME, "not looked at") };
     let Some(holder) = open.holder() else {
         return Check::new(NAME, Status::Ok, "free: no node runs on the directory");
     };

@@ -128,6 +128,16 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
     runtime.map_err(|error| Failure::io("start the runtime", &error).into())
 }
 
+/// Returns a runtime with a thread of its own, for a command that blocks on the calling one.
+///
+/// # Errors
+/// Exit 13.
+pub fn threaded_runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|error| Failure::io("start the runtime", &error).into())
+}
+
 fn interrupted(code: u8, is_writing: bool) -> Stop {
     if is_writing {
         let message = "interrupted: the write under way may or may not be applied";

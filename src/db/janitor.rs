@@ -17,14 +17,12 @@ use tracing::debug;
 use super::{
     DbError,
     engine::Engine,
-    trim::{KEYS_AT_ONCE, trim},
+    trim::{BYTES_AT_ONCE, KEYS_AT_ONCE, trim},
 };
 use crate::storage::sequencer::{LogClock, WriteRequest};
 
 /// So often it is looked for what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Bytes of keys that get their tombstones in one batch.
-const BYTES_AT_ONCE: usize = 256 << 10;
 /// Between two batches others get their turn: at most 50,000 keys a second.
 const PAUSE: Duration = Duration::from_millis(20);
 

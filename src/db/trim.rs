@@ -6,8 +6,9 @@ use tracing::debug;
 use super::{DbError, engine::Engine};
 use crate::storage::{TrimPoint, sequencer::WriteRequest};
 
-/// Keys that get their tombstones in one batch.
+/// Keys, and bytes of keys, that get their tombstones in one batch.
 pub(super) const KEYS_AT_ONCE: usize = 1000;
+pub(super) const BYTES_AT_ONCE: usize = 256 << 10;
 /// Keys that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 20_000;
 
@@ -23,7 +24,7 @@ pub(super) fn trim(
     let (partition, collection) = place;
     let mut behind: Option<Vec<u8>> = None;
     loop {
-        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
+        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE, BYTES_AT_ONCE);
         let (found, last) = engine.shard.keys_before(place, log_start, behind.as_deref(), at_once);
         if !found.keys.is_empty() {
             let (keys, reason) = (found.keys, Operation::Trimmed);

@@ -49,14 +49,23 @@ pub enum Phase {
 pub struct Submission {
     /// The write.
     pub request: WriteRequest,
-    /// What it comes from: it stays behind what came from there before.
-    pub flow: Flow,
+    /// What it comes from.
+    pub from: Flow,
     /// How much it counts when flows take turns.
     pub bytes: u64,
     /// When nobody waits for it any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes.
     pub reply: Reply,
+}
+
+impl Submission {
+    /// Returns what it stays behind what came from there before: its producer, if it has sequences. Whatever
+    /// stream or connection they come by, an attempt that one has left in the queue must not come behind the
+    /// next one, nor behind what was sent when that one was answered.
+    pub fn flow(&self) -> Flow {
+        self.request.producer().map_or(self.from, Flow::Producer)
+    }
 }
 
 impl fmt::Debug for Submission {
@@ -327,7 +336,7 @@ impl Node {
     ) -> Result<Written, Failure> {
         let (answer, answered) = oneshot::channel();
         let reply: Reply = Box::new(move |result| drop(answer.send(result)));
-        self.submit(shard, Submission { request, flow: Flow::Node, bytes: 0, deadline, reply });
+        self.submit(shard, Submission { request, from: Flow::Node, bytes: 0, deadline, reply });
         let unknown = || Failure::unknown("the node stopped before the write was applied");
         let answered = async { answered.await.unwrap_or_else(|_| Err(unknown())) };
         match deadline {

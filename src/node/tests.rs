@@ -199,7 +199,7 @@ fn a_small_write_does_not_wait_behind_the_backlog_of_another_flow() {
             };
             let reply: Reply = Box::new(move |result| answer.send(result).unwrap());
             let bytes = bytes as u64;
-            node.submit(1, Submission { request, flow, bytes, deadline: None, reply });
+            node.submit(1, Submission { request, from: flow, bytes, deadline: None, reply });
             answered
         };
         let mut answers: Vec<_> =

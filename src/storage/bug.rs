@@ -24,6 +24,8 @@ pub enum Bug {
     SidecarNotCompared,
     /// A checkpoint covers an entry that is not synced yet.
     CheckpointAheadOfSync,
+    /// A checkpoint takes the number, and the file name, of one whose commit failed.
+    GenerationTriedTwice,
     /// A checkpoint has no windows of producers.
     CheckpointWithoutWindows,
     /// What a checkpoint spared from reading is not checked when it is read first.

@@ -262,6 +262,19 @@ impl DataDir {
         }
     }
 
+    /// Returns the name of something in a directory that is not taken for empty; `None` for one that is, and for
+    /// one that does not exist.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn first_name(disk: &dyn Disk, path: &Path) -> Result<Option<OsString>, DirError> {
+        match disk.list(path) {
+            Ok(names) => Ok(first_in(&names).cloned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io_error("read directory", path, source)),
+        }
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -326,9 +339,13 @@ fn holds(names: &[OsString], name: &str) -> bool {
     names.iter().any(|found| found == name)
 }
 
-fn check_ours(path: &Path, names: &[OsString]) -> Result<(), DirError> {
+fn first_in(names: &[OsString]) -> Option<&OsString> {
     let is_harmless = |name: &OsStr| HARMLESS.iter().any(|harmless| name == *harmless);
-    match names.iter().find(|name| !is_harmless(name)) {
+    names.iter().find(|name| !is_harmless(name))
+}
+
+fn check_ours(path: &Path, names: &[OsString]) -> Result<(), DirError> {
+    match first_in(names) {
         Some(found) if !holds(names, IDENTITY) => {
             Err(DirError::NotOurs { path: path.into(), found: found.clone() })
         }

@@ -6,13 +6,19 @@ mod ttl;
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use bytes::Bytes;
 use prkdb_types::{
     ErrorCode, Isolation, ProducerStamp, ShardCommand,
     command::{PartitionDrop, ShardChange},
     headers::{Operation, Ttl},
+    transaction::RangeRead,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -24,7 +30,7 @@ use super::{
     bug::{self, Bug},
     kv::{catalog::CONTROL_PARTITION, state::Expired},
     log::entry::Payload,
-    sequencer::{Answer, Condition, Verdict, WriteRequest},
+    sequencer::{Answer, Basis, Condition, KeyChange, Transaction, Verdict, WriteRequest},
 };
 
 #[derive(Clone, Debug)]
@@ -96,7 +102,7 @@ fn check(engine: &Engine, model: &Model) {
         assert_eq!(found, kept.map(|it| (it.value.clone(), it.version)), "key {key}");
     }
     let snapshot = engine.shard.scan(COLLECTION).unwrap();
-    let all = snapshot.range(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let all = snapshot.range(Bound::Unbounded, Bound::Unbounded);
     let keys: Vec<Vec<u8>> = all.map(|(key, _)| key).collect();
     let live = model.keys().filter(|key| engine.live(model, key).is_some());
     assert_eq!(keys, live.cloned().collect::<Vec<_>>());
@@ -344,4 +350,47 @@ fn a_dropped_partition_takes_no_write_even_before_the_drop_is_applied() {
     engine.commit();
     assert_eq!(engine.shard.partition_state(partition), None);
     assert!(engine.shard.partition_state(CONTROL_PARTITION).is_some());
+}
+
+#[test]
+fn a_range_of_a_collection_that_goes_is_waited_for() {
+    let mut engine = Engine::new();
+    engine.accept(&put(b"a", b"1", None, Condition::None));
+    engine.commit();
+    let snapshot = Arc::new(engine.shard.snapshot());
+    let partition = partition_of(b"a");
+    let commands = vec![ShardCommand {
+        id: partition.into(),
+        version: 2,
+        change: Some(ShardChange::PartitionDrop(PartitionDrop { partition })),
+    }];
+    engine.accept(&WriteRequest::Control { commands, timestamp_ms: 0 });
+    let request = WriteRequest::Transaction(Arc::new(Transaction {
+        basis: Basis::Snapshot(snapshot),
+        isolation: Isolation::Serializable,
+        changes: vec![KeyChange {
+            partition: partition_of(b"b"),
+            collection: COLLECTION,
+            key: Bytes::from_static(b"b"),
+            value: Some(Bytes::from_static(b"1")),
+        }],
+        reads: Vec::new(),
+        ranges: vec![RangeRead {
+            collection: COLLECTION,
+            from: Bound::Unbounded,
+            to: Bound::Unbounded,
+        }],
+        timestamp_ms: 1,
+        producers: BTreeMap::new(),
+    }));
+    assert_ne!(partition_of(b"b"), partition);
+    let verdict = engine.shard.decide(&mut engine.sequencer, &request, engine.now_ms);
+    assert!(matches!(verdict, Verdict::WaitFor(_)), "{verdict:?}");
+    engine.commit();
+    let verdict = engine.decide(&request);
+    assert!(
+        matches!(&verdict, Verdict::Answered { answer: Answer::Refused(refusal), .. }
+            if refusal.code == ErrorCode::ConflictDetected),
+        "{verdict:?}"
+    );
 }

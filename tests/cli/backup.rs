@@ -1,6 +1,11 @@
 //! `backup`: a node in a file, and back, while others write; and every way it can be wrong.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::PathBuf,
+    process::Stdio,
+};
 
 use serde_json::Value;
 
@@ -190,6 +195,28 @@ fn what_is_there_is_not_written_over() {
     assert!(fs::read_to_string(path(&home, "empty/IDENTITY")).unwrap().contains("\"node_id\":3"));
     let said = home.run("backup verify missing.prkdb");
     assert_eq!(said.code, 13, "{}", said.stderr);
+}
+
+#[test]
+fn an_empty_directory_that_is_there_stays_and_is_filled() {
+    let node = used();
+    let before = content(&node);
+    ok(&node.run("backup create b.prkdb"));
+    let home = node.killed();
+    // As the root of a file system is, behind a link.
+    let place = path(&home, "volume");
+    fs::create_dir_all(place.join("lost+found")).unwrap();
+    symlink(&place, path(&home, "restored")).unwrap();
+    let inode = fs::metadata(&place).unwrap().ino();
+    ok(&home.run("backup restore b.prkdb --data-dir restored"));
+    assert_eq!(fs::metadata(&place).unwrap().ino(), inode, "it may be a mount, or somebody's");
+    let names = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
+    let restored = serve_restored(home);
+    assert_eq!(content(&restored), before);
+    let said = restored.run("backup restore b.prkdb --data-dir d");
+    assert_eq!((said.code, said.stderr.contains("it holds ")), (9, true), "{}", said.stderr);
 }
 
 #[test]

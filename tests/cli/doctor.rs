@@ -61,6 +61,11 @@ fn a_directory_that_is_not_there_yet_is_no_problem() {
     fs::create_dir(home.dir.path().join("d")).unwrap();
     assert_eq!(status(&doctor(&home), "data-dir"), "OK");
     assert_eq!(fs::read_dir(home.dir.path().join("d")).unwrap().count(), 0);
+    // The root of a new file system is as good as empty.
+    fs::create_dir(home.dir.path().join("d/lost+found")).unwrap();
+    let found = doctor(&home);
+    let both = (status(&found, "data-dir"), status(&found, "lock"));
+    assert_eq!(both, ("OK".to_owned(), "SKIP".to_owned()), "{}", found.text());
 }
 
 #[test]

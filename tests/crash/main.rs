@@ -9,6 +9,7 @@
 mod checkpoint_faults;
 mod checkpoints;
 mod cleaning;
+mod cleaning_beside;
 mod damage;
 mod decoder;
 mod faults;

@@ -2,6 +2,8 @@
 
 #[path = "shard/transactions.rs"]
 mod transactions;
+#[path = "shard/trims.rs"]
+mod trims;
 
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 

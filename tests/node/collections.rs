@@ -1,9 +1,11 @@
 //! Collections: made, described, listed, dropped.
 
 use prkdb_proto::v1::{
-    CollectionSettings, CreateCollectionReply, CreateCollectionRequest, DescribeCollectionRequest,
-    DropCollectionRequest, GetRequest, KeyIndex, ListCollectionsRequest, Partitioner, Placement,
-    PutRequest,
+    BeginTxnRequest, CollectionSettings, CommitTxnRequest, CreateCollectionReply,
+    CreateCollectionRequest, DescribeCollectionRequest, DropCollectionRequest, GetRequest,
+    Isolation, KeyIndex, ListCollectionsRequest, Partitioner, Placement, PutRequest,
+    ReadTxnRequest, ScanTxnRequest,
+    commit_txn_request::{Change, Part},
 };
 use tonic::{Code, Status};
 
@@ -183,6 +185,41 @@ async fn a_dropped_collection_is_gone_and_its_name_is_free_for_an_empty_one() {
     assert_eq!(rig.log_ends("c").await, [0, 0]);
     let request = GetRequest { collection: "c".into(), ..get("k") };
     assert_eq!(rig.kv().get(request).await.unwrap().into_inner().found, None);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_collection_of_the_same_name_is_not_that_of_the_snapshot() {
+    let rig = Rig::start().await;
+    let (mut kv, mut transactions) = (rig.kv(), rig.transactions());
+    create(&rig, "c", None).await.unwrap();
+    kv.put(into("c", "k", "v")).await.unwrap();
+    let begin = BeginTxnRequest { collection: "c".into(), key: "k".into() };
+    let snapshot = transactions.begin(begin).await.unwrap().into_inner().snapshot;
+    let read = ReadTxnRequest { snapshot, collection: "c".into(), keys: vec!["k".into()] };
+    let items = transactions.read(read.clone()).await.unwrap().into_inner().items;
+    assert_eq!(items[0].found.as_ref().unwrap().value, "v");
+    rig.collections().drop(DropCollectionRequest { name: "c".into() }).await.unwrap();
+    create(&rig, "c", None).await.unwrap();
+
+    let error = transactions.read(read).await.unwrap_err();
+    refused(&error, Code::Aborted, "snapshot_gone");
+    let scan = ScanTxnRequest { snapshot, collection: "c".into(), ..Default::default() };
+    let error = transactions.scan(scan).await.unwrap_err();
+    refused(&error, Code::Aborted, "snapshot_gone");
+    // What was read is not that of the snapshot any more, though nothing is written to it.
+    let reads = Part { collection: "c".into(), reads: vec!["k".into()], ..Default::default() };
+    let change = Change { key: "x".into(), value: Some("y".into()) };
+    let changes =
+        Part { collection: "default".into(), changes: vec![change], ..Default::default() };
+    let commit = CommitTxnRequest {
+        snapshot,
+        parts: vec![reads, changes],
+        isolation: Isolation::Serializable.into(),
+        ..Default::default()
+    };
+    let error = transactions.commit(commit).await.unwrap_err();
+    refused(&error, Code::Aborted, "snapshot_gone");
     rig.stop().await;
 }
 

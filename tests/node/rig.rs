@@ -18,6 +18,7 @@ use prkdb_proto::{
         DeleteRequest, DescribeCollectionRequest, ErrorDetail, GetRequest, Outcome, PutRequest,
         admin_client::AdminClient, collections_client::CollectionsClient,
         groups_client::GroupsClient, kv_client::KvClient, stream_client::StreamClient,
+        txn_client::TxnClient,
     },
 };
 use prkdb_types::{PartitionTable, Partitioner};
@@ -273,6 +274,10 @@ impl Rig {
         StreamClient::new(self.channel.clone())
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(256 << 20)
+    }
+
+    pub(crate) fn transactions(&self) -> TxnClient<Channel> {
+        TxnClient::new(self.channel.clone())
     }
 
     pub(crate) fn groups(&self) -> GroupsClient<Channel> {

@@ -136,6 +136,7 @@ fn fetch(starts: Vec<Start>) -> FetchRequest {
         max_bytes: u64::MAX,
         min_bytes: 1,
         follow: false,
+        collection_id: 0,
     }
 }
 
@@ -286,8 +287,10 @@ async fn a_reader_that_follows_gets_what_is_appended_and_ends_with_the_node() {
         ..fetch((0..3).map(|number| start(number, Place::Latest(true))).collect())
     };
     let mut replies = rig.streams().fetch(follow).await.unwrap().into_inner();
+    let mut before = 0;
     for _ in 0..3 {
         let told = replies.message().await.unwrap().unwrap();
+        before = told.collection_id;
         assert_eq!((told.batches.len(), told.next_offset, told.high_watermark), (0, 0, 0));
     }
     let mut producer = Producer::open(&rig, EVENTS).await.unwrap();
@@ -308,7 +311,14 @@ async fn a_reader_that_follows_gets_what_is_appended_and_ends_with_the_node() {
     create(&rig, 1).await;
     let follow = FetchRequest { follow: true, ..fetch(vec![start(0, Place::Earliest(true))]) };
     let mut replies = rig.streams().fetch(follow).await.unwrap().into_inner();
-    assert_eq!(replies.message().await.unwrap().unwrap().high_watermark, 0);
+    let told = replies.message().await.unwrap().unwrap();
+    assert_eq!((told.high_watermark, told.collection_id == before), (0, false));
+    // Whoever goes on where it was does not go on in another collection of that name.
+    let on = FetchRequest { collection_id: before, ..fetch(vec![start(0, Place::Offset(0))]) };
+    let status = rig.streams().fetch(on.clone()).await.unwrap_err();
+    refused(&status, Code::NotFound, "collection_not_found");
+    let on = FetchRequest { collection_id: told.collection_id, max_wait_ms: Some(1), ..on };
+    rig.streams().fetch(on).await.unwrap();
     let stopping = tokio::spawn(rig.stop());
     let status = replies.message().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");

@@ -45,6 +45,12 @@ pub(super) struct CreateArgs {
     compress: Compress,
 }
 
+impl CreateArgs {
+    pub(super) fn is_stdout(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+}
+
 /// What was written.
 struct Written {
     begin: Begin,
@@ -55,7 +61,7 @@ struct Written {
 pub(super) async fn run(session: &mut Session, args: &CreateArgs) -> Result {
     session.output.refuse_special_formats()?;
     let started = Instant::now();
-    if args.file.as_os_str() == "-" {
+    if args.is_stdout() {
         if io::stdout().is_terminal() {
             let failure = Failure::usage("backup create: standard output is a terminal");
             return Err(failure.hint("name a FILE, or send it to one").into());

@@ -9,7 +9,11 @@ pub mod fuzz;
 mod inspect;
 mod restore;
 
-use crate::commands::{failure::Result, run::runtime, session::Session};
+use crate::commands::{
+    failure::Result,
+    run::{block_on, threaded_runtime},
+    session::Session,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,9 +49,17 @@ enum Command {
 /// later version.
 pub fn run(session: &mut Session, args: &Args) -> Result {
     match &args.command {
-        Command::Create(args) => runtime()?.block_on(create::run(session, args)),
+        // A reader that pauses must not hold up the connection; a signal ends it wherever it is.
+        Command::Create(args) if args.is_stdout() => {
+            threaded_runtime()?.block_on(create::run(session, args))
+        }
+        Command::Create(args) => {
+            block_on(session, async |session| create::run(session, args).await)
+        }
         Command::Verify(args) => inspect::verify(session, args),
         Command::Inspect(args) => inspect::inspect(session, args),
-        Command::Restore(args) => restore::run(session, args),
+        Command::Restore(args) => {
+            block_on(session, async |session| restore::run(session, args).await)
+        }
     }
 }

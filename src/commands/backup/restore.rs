@@ -1,12 +1,17 @@
 //! `backup restore`: a backup becomes a data directory of a cluster of its own.
 //!
 //! The file is read twice: once to check all of it, before anything is written; once to write. The directory
-//! is made beside its place and gets its name when it is whole.
+//! is made beside its place and gets its name when it is whole. Where there is an empty directory already, which
+//! may be a mount or belong to somebody, it is made in there, and what says that it is one comes last.
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Write as _},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{
@@ -21,12 +26,16 @@ use crate::commands::{
 use crate::storage::{
     self,
     clock::{OsRng, SystemClock},
-    dir::{ClusterId, DataDir, IDENTITY, Kind, Wanted},
+    dir::{ClusterId, DataDir, IDENTITY, Kind, LOCK, Wanted},
     disk::{Disk as _, RealDisk},
 };
+use prkdb_types::ErrorCode;
+
+/// So much is copied at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Arguments of `backup restore`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  prkdb backup restore nightly.backup --data-dir ./restored\n  \
     prkdb backup restore nightly.backup --data-dir ./restored --node-id 2 --dry-run"
@@ -48,18 +57,52 @@ pub(super) struct RestoreArgs {
     dry_run: bool,
 }
 
-pub(super) fn run(session: &mut Session, args: &RestoreArgs) -> Result {
+/// Dropped, it says that nobody waits for the work any more.
+#[derive(Default)]
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A file that cannot be read further once the work was stopped.
+struct Stoppable(File, Arc<AtomicBool>);
+
+impl Read for Stoppable {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.0.read(bytes)
+    }
+}
+
+/// Runs it on a thread that blocks. Dropped, it ends soon and leaves nothing behind.
+pub(super) async fn run(session: &mut Session, args: &RestoreArgs) -> Result {
     session.output.refuse_special_formats()?;
     if args.file.as_os_str() == "-" {
         let failure = Failure::usage("backup restore: standard input cannot be read twice");
         return Err(failure.hint("save it to a FILE first").into());
     }
-    let dir = &args.data_dir;
-    refuse_used(dir)?;
-    let archive = checked(&args.file)?;
-    let old = cluster_id(&archive)
-        .ok_or_else(|| failure(&args.file, Fault::Damaged("no cluster id".to_owned())))?;
-    let new = if args.dry_run { None } else { Some(restore(args, dir, old)?) };
+    let guard = Guard::default();
+    let (arguments, is_stopped) = (args.clone(), Arc::clone(&guard.0));
+    let work = tokio::task::spawn_blocking(move || -> Result<(Archive, Option<ClusterId>)> {
+        let dir = &arguments.data_dir;
+        refuse_used(dir)?;
+        let archive = checked(&arguments.file)?;
+        let old = cluster_id(&archive)
+            .ok_or_else(|| failure(&arguments.file, Fault::Damaged("no cluster id".to_owned())))?;
+        let new = if arguments.dry_run {
+            None
+        } else {
+            Some(restore(&arguments, dir, old, &is_stopped)?)
+        };
+        Ok((archive, new))
+    });
+    let internal = |error| Failure::of(ErrorCode::Internal, format!("backup restore: {error}"));
+    let (archive, new) = work.await.map_err(internal)??;
     let bytes = archive.sums.iter().map(|sum| sum.bytes).sum();
     report(session, args, &archive, new, bytes)
 }
@@ -75,82 +118,124 @@ fn cluster_id(archive: &Archive) -> Option<[u8; 16]> {
 
 /// Refuses a directory that holds anything.
 fn refuse_used(dir: &Path) -> Result {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => {
-                let message =
-                    format!("refusing to restore into {}: it is not empty", dir.display());
-                let hint = "name a directory that does not exist";
-                Err(Failure::not_confirmed(message).hint(hint).into())
-            }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::io(format_args!("read {}", dir.display()), &error).into()),
-    }
+    let found = DataDir::first_name(&RealDisk, dir)
+        .map_err(|error| Failure::of(error.code(), error.to_string()))?;
+    let Some(name) = found else { return Ok(()) };
+    let (dir, name) = (dir.display(), name.display());
+    let message = format!("refusing to restore into {dir}: it is not empty, it holds {name}");
+    let hint = "name a directory that does not exist";
+    Err(Failure::not_confirmed(message).hint(hint).into())
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::io(format_args!("{what} {}", path.display()), error)
 }
 
 /// Makes the directory; returns the id of its cluster.
-fn restore(args: &RestoreArgs, dir: &Path, old: [u8; 16]) -> Result<ClusterId> {
+fn restore(
+    args: &RestoreArgs,
+    dir: &Path,
+    old: [u8; 16],
+    is_stopped: &Arc<AtomicBool>,
+) -> Result<ClusterId> {
+    let is_there = fs::metadata(dir).is_ok();
     let parent = match dir.parent() {
+        _ if is_there => dir,
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    let failed = |what: &'static str, path: &Path| {
-        let path = path.display().to_string();
-        move |error: io::Error| Failure::io(format_args!("{what} {path}"), &error)
     };
     let making = tempfile::Builder::new()
         .prefix(".prkdb-restore-")
         .tempdir_in(parent)
-        .map_err(failed("create a directory in", parent))?;
+        .map_err(|error| failed("create a directory in", parent, &error))?;
     let place = making.path().join("data");
     let wanted = Wanted { kind: Kind::Node, node_id: args.node_id, cluster_id: None };
     let mut rng = OsRng::new().map_err(|error| Failure::io("draw random numbers", &error))?;
     let opened = DataDir::open(&RealDisk, &place, &wanted, &SystemClock::default(), &mut rng);
     let data = opened.map_err(|error| Failure::of(error.code(), error.to_string()))?;
     let new = data.identity().cluster_id;
-    extract(&args.file, &place, (old, new.0))?;
+    extract(&args.file, &place, (old, new.0), is_stopped)?;
     drop(data);
-    // An empty directory of that name gives way.
-    RealDisk.rename(&place, dir).map_err(failed("rename to", dir))?;
-    RealDisk.sync_dir(parent).map_err(failed("sync", parent))?;
+    if is_there {
+        move_into(&place, dir)?;
+    } else {
+        RealDisk.rename(&place, dir).map_err(|error| failed("rename to", dir, &error))?;
+    }
+    RealDisk.sync_dir(parent).map_err(|error| failed("sync", parent, &error))?;
     Ok(new)
 }
 
-fn extract(file: &Path, place: &Path, clusters: ([u8; 16], [u8; 16])) -> Result {
+/// Moves everything up, the identity last: without it no node takes what is there for its own.
+fn move_into(place: &Path, dir: &Path) -> Result {
+    let mut names = RealDisk.list(place).map_err(|error| failed("read", place, &error))?;
+    names.retain(|name| name != IDENTITY && name != LOCK);
+    for name in names {
+        let to = dir.join(&name);
+        RealDisk
+            .rename(&place.join(&name), &to)
+            .map_err(|error| failed("rename to", &to, &error))?;
+    }
+    RealDisk.sync_dir(dir).map_err(|error| failed("sync", dir, &error))?;
+    let to = dir.join(IDENTITY);
+    RealDisk
+        .rename(&place.join(IDENTITY), &to)
+        .map_err(|error| failed("rename to", &to, &error))?;
+    Ok(())
+}
+
+fn extract(
+    file: &Path,
+    place: &Path,
+    clusters: ([u8; 16], [u8; 16]),
+    is_stopped: &Arc<AtomicBool>,
+) -> Result {
     let input = File::open(file)
         .map_err(|error| Failure::io(format_args!("open {}", file.display()), &error))?;
     let mut shards = Vec::new();
     let mut wrong: Option<storage::StorageError> = None;
+    // What cannot be written is no fault of the backup.
+    let mut unwritten: Option<Failure> = None;
+    let input = Stoppable(input, Arc::clone(is_stopped));
     let read = archive::read(input, |shard, name, content| {
         let folder = place.join(format!("shard-{shard:010}"));
+        let path = folder.join(name);
+        let mut written = |at: &Path, result: io::Result<()>| {
+            result.inspect_err(|error| unwritten = Some(failed("write", at, error)))
+        };
         if !shards.contains(&shard) {
-            RealDisk.create_dir(&folder)?;
+            written(&folder, RealDisk.create_dir(&folder))?;
             shards.push(shard);
         }
-        let path = folder.join(name);
-        let mut out = File::options().write(true).create_new(true).open(&path)?;
-        io::copy(content, &mut out)?;
-        out.sync_all()?;
+        let mut out = None;
+        let opened = File::options().write(true).create_new(true).open(&path);
+        written(&path, opened.map(|file| out = Some(file)))?;
+        let Some(mut out) = out else { return Ok(()) };
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let len = content.read(&mut piece)?;
+            if len == 0 {
+                break;
+            }
+            written(&path, out.write_all(piece.get(..len).unwrap_or_default()))?;
+        }
+        written(&path, out.sync_all())?;
         if let Err(error) = storage::adopt(&RealDisk, &path, shard, clusters) {
             wrong.get_or_insert(error);
         }
         Ok(())
     });
+    if let Some(failure) = unwritten {
+        return Err(failure.into());
+    }
     read.map_err(|fault| failure(file, fault))?;
     if let Some(error) = wrong {
         return Err(Failure::of(error.code(), format!("backup {}: {error}", file.display())).into());
     }
-    let sync = |path: &Path| {
-        RealDisk
-            .sync_dir(path)
-            .map_err(|error| Failure::io(format_args!("sync {}", path.display()), &error))
-    };
     for shard in shards {
-        sync(&place.join(format!("shard-{shard:010}")))?;
+        let folder = place.join(format!("shard-{shard:010}"));
+        RealDisk.sync_dir(&folder).map_err(|error| failed("sync", &folder, &error))?;
     }
-    sync(place)?;
+    RealDisk.sync_dir(place).map_err(|error| failed("sync", place, &error))?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::next_look;
 use crate::{
     node::{
         core::{Node, ShardHandle},
-        outcome::Failure,
+        outcome::{Failure, Outcome},
     },
     storage::{
         TrimPoint,
@@ -23,9 +23,10 @@ use crate::{
 
 /// So often it is looked for partitions that hold too much.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Keys that are looked at, and that get their tombstones, at once.
+/// Keys that are looked at, and keys, and bytes of them, that get their tombstones, at once.
 const LOOKS_AT_ONCE: usize = 20_000;
 const KEYS_AT_ONCE: usize = 1000;
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// Trims a shard until `stop`.
 pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
@@ -66,9 +67,22 @@ pub(crate) async fn trim(
     (partition, collection): (u32, u32),
     point: TrimPoint,
 ) -> Result<(), Failure> {
-    sweep_before(node, handle, (partition, collection), point.log_start).await?;
-    let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
-    let written = node.write(handle.number, request, None).await?;
+    let mut has_written = false;
+    let place = (partition, collection);
+    let swept = sweep_before(node, handle, place, point.log_start, &mut has_written).await;
+    let written = match swept {
+        Ok(()) => {
+            let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
+            node.write(handle.number, request, None).await
+        }
+        Err(failure) => Err(failure),
+    };
+    // Keys that have gone are gone.
+    let in_part = |failure: Failure| {
+        let outcome = if has_written { Outcome::Unknown } else { failure.outcome };
+        Failure { outcome, ..failure }
+    };
+    let written = written.map_err(in_part)?;
     let log_start = point.log_start;
     debug!(shard = handle.number, partition, log_start, revision = written.revision, "trimmed");
     Ok(())
@@ -79,16 +93,18 @@ async fn sweep_before(
     handle: &ShardHandle,
     place: (u32, u32),
     log_start: u64,
+    has_written: &mut bool,
 ) -> Result<(), Failure> {
     let (partition, collection) = place;
     let mut behind: Option<Vec<u8>> = None;
     loop {
-        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE);
+        let at_once = (LOOKS_AT_ONCE, KEYS_AT_ONCE, BYTES_AT_ONCE);
         let (found, last) = handle.shard.keys_before(place, log_start, behind.as_deref(), at_once);
         if !found.keys.is_empty() {
             let (keys, reason) = (found.keys, Operation::Trimmed);
             let request = WriteRequest::Sweep { partition, collection, keys, reason };
             node.write(handle.number, request, None).await?;
+            *has_written = true;
         }
         let Some(last) = last else { return Ok(()) };
         behind = Some(last);

@@ -31,8 +31,7 @@ pub enum Flow {
     Node,
     /// The single calls of a connection, or a stream of such.
     Calls(u64),
-    /// A producer of batches with sequences, by its number: what it sent on a stream that broke stays
-    /// before what it sends on the next one.
+    /// What has sequences of a producer, by its number.
     Producer(i64),
 }
 
@@ -127,7 +126,7 @@ impl QueueSender {
 
 impl State {
     fn insert(&mut self, write: Submission) {
-        let flow = self.flows.entry(write.flow).or_default();
+        let flow = self.flows.entry(write.flow()).or_default();
         let start = self.reached.max(flow.end);
         flow.end = start.saturating_add(write.bytes.max(BYTES_MIN));
         flow.writes += 1;
@@ -139,7 +138,7 @@ impl State {
     fn take(&mut self) -> Option<Submission> {
         let ((end, _), write) = self.waiting.pop_first()?;
         self.reached = end;
-        self.left(write.flow);
+        self.left(write.flow());
         Some(write)
     }
 
@@ -169,7 +168,7 @@ impl QueueReceiver {
         let leaving = state.waiting.extract_if(.., |_, write| !stays(write));
         let leaving: Vec<Submission> = leaving.map(|(_, write)| write).collect();
         for write in &leaving {
-            state.left(write.flow);
+            state.left(write.flow());
         }
         leaving
     }
@@ -210,15 +209,18 @@ impl Drop for QueueReceiver {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+    use prkdb_types::ProducerStamp;
+
     use super::*;
-    use crate::storage::sequencer::WriteRequest;
+    use crate::storage::sequencer::{Condition, WriteRequest};
 
     const MIB: u64 = 1 << 20;
 
     /// Returns a write that its time tells from others.
     fn write(flow: Flow, bytes: u64, number: i64) -> Submission {
         let request = WriteRequest::Control { commands: Vec::new(), timestamp_ms: number };
-        Submission { request, flow, bytes, deadline: None, reply: Box::new(|_| {}) }
+        Submission { request, from: flow, bytes, deadline: None, reply: Box::new(|_| {}) }
     }
 
     fn number(write: &Submission) -> i64 {
@@ -229,7 +231,7 @@ mod tests {
     }
 
     fn drain(queue: &QueueReceiver) -> Vec<(Flow, i64)> {
-        std::iter::from_fn(|| queue.try_recv()).map(|next| (next.flow, number(&next))).collect()
+        std::iter::from_fn(|| queue.try_recv()).map(|next| (next.from, number(&next))).collect()
     }
 
     #[test]
@@ -249,6 +251,35 @@ mod tests {
     }
 
     #[test]
+    fn a_producer_keeps_its_order_whatever_it_comes_by() {
+        let (sender, queue) = new();
+        // What a stream that broke leaves in the queue, and what the next one brings.
+        for (backlog, key) in [(4, "first"), (0, "second")] {
+            let stream = Flow::new();
+            for number in 0..backlog {
+                sender.push(write(stream, MIB, number)).unwrap();
+            }
+            let request = WriteRequest::Delete {
+                partition: 1,
+                collection: 1,
+                key: key.into(),
+                timestamp_ms: 0,
+                producer: Some(ProducerStamp { id: 7, epoch: 0, base_sequence: 0 }),
+                condition: Condition::None,
+            };
+            sender.push(Submission { request, ..write(stream, 4 * MIB, 0) }).unwrap();
+        }
+        let taken = std::iter::from_fn(|| queue.try_recv());
+        let keys: Vec<Bytes> = taken
+            .filter_map(|write| match write.request {
+                WriteRequest::Delete { key, .. } => Some(key),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(keys, ["first", "second"]);
+    }
+
+    #[test]
     fn a_small_write_goes_before_the_backlog_of_another_flow() {
         let (sender, queue) = new();
         let (loader, caller) = (Flow::new(), Flow::new());
@@ -256,9 +287,9 @@ mod tests {
             sender.push(write(loader, MIB, number)).unwrap();
         }
         for round in 0..8 {
-            assert_eq!(queue.try_recv().unwrap().flow, loader);
+            assert_eq!(queue.try_recv().unwrap().from, loader);
             sender.push(write(caller, 100, round)).unwrap();
-            assert_eq!(queue.try_recv().unwrap().flow, caller, "round {round}");
+            assert_eq!(queue.try_recv().unwrap().from, caller, "round {round}");
         }
         assert_eq!(drain(&queue).len(), 8);
     }
@@ -276,7 +307,7 @@ mod tests {
         let mut bytes = HashMap::from([(large, 0), (small, 0)]);
         for _ in 0..2000 {
             let next = queue.try_recv().unwrap();
-            *bytes.get_mut(&next.flow).unwrap() += next.bytes;
+            *bytes.get_mut(&next.from).unwrap() += next.bytes;
         }
         assert!(bytes[&large].abs_diff(bytes[&small]) <= MIB, "{bytes:?}");
     }
@@ -294,7 +325,7 @@ mod tests {
         for number in 0..50 {
             sender.push(write(idle, MIB, number)).unwrap();
         }
-        let first: Vec<_> = (0..20).map(|_| queue.try_recv().unwrap().flow).collect();
+        let first: Vec<_> = (0..20).map(|_| queue.try_recv().unwrap().from).collect();
         let of_idle = first.iter().filter(|flow| **flow == idle).count();
         assert!((9..=11).contains(&of_idle), "{of_idle} of 20");
     }
@@ -311,7 +342,7 @@ mod tests {
         }
         let mut of_staying = 0;
         for number in 0..8 * 57 {
-            of_staying += usize::from(queue.try_recv().unwrap().flow == staying);
+            of_staying += usize::from(queue.try_recv().unwrap().from == staying);
             sender.push(write(Flow::new(), MIB, number)).unwrap();
         }
         assert!((7..=8).contains(&of_staying), "{of_staying} of 8");
@@ -340,7 +371,7 @@ mod tests {
             sender.push(write(loader, MIB, number)).unwrap();
         }
         sender.push(write(caller, 100, 1)).unwrap();
-        assert_eq!(queue.try_recv().unwrap().flow, caller);
+        assert_eq!(queue.try_recv().unwrap().from, caller);
     }
 
     #[test]
@@ -351,7 +382,7 @@ mod tests {
             sender.push(write(Flow::Node, 1, number)).unwrap();
             sender.push(write(flow, MIB, number)).unwrap();
         }
-        let removed = queue.remove_all_but(|write| write.flow == Flow::Node);
+        let removed = queue.remove_all_but(|write| write.from == Flow::Node);
         assert_eq!(removed.iter().map(number).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
         sender.push(write(flow, 1, 99)).unwrap();
         let left = drain(&queue);

@@ -157,7 +157,7 @@ impl Reader {
                 let reply = responder.into_reply(shape, held);
                 let deadline = Some(deadline);
                 let (flow, bytes) = (self.flow, size as u64);
-                let write = Submission { request, flow, bytes, deadline, reply };
+                let write = Submission { request, from: flow, bytes, deadline, reply };
                 context.node.submit(to, write);
             }
             Err(failure) => responder.send(Err(failure)),

@@ -78,7 +78,7 @@ pub(super) async fn submit(
         let _gone = answer.send(result);
     });
     let deadline = Some(caller.deadline);
-    context.node.submit(shard, Submission { request, flow, bytes, deadline, reply });
+    context.node.submit(shard, Submission { request, from: flow, bytes, deadline, reply });
     match tokio::time::timeout_at(caller.deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Failure::unknown("the node stopped before the write was applied")),

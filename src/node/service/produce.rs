@@ -119,6 +119,7 @@ impl Reader {
         };
         let Some(name) = opened else { return Ok(()) };
         let credit = Arc::new(Semaphore::new(limits::STREAM_CREDIT_BYTES));
+        let flow = Flow::new();
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
@@ -155,14 +156,14 @@ impl Reader {
             // The collection may have been dropped since the stream was opened.
             let checked = context.node.route(&name).and_then(|route| {
                 let held = context.hold(&self.caller, size)?;
-                let (shard, flow, request) = self.check(&route, batch.partition, batch.batch)?;
-                Ok((shard, flow, request, held))
+                let (shard, request) = self.check(&route, batch.partition, batch.batch)?;
+                Ok((shard, request, held))
             });
             match checked {
-                Ok((shard, flow, request, held)) => {
+                Ok((shard, request, held)) => {
                     let reply = responder.into_reply(held);
                     let bytes = size as u64;
-                    let write = Submission { request, flow, bytes, deadline: None, reply };
+                    let write = Submission { request, from: flow, bytes, deadline: None, reply };
                     context.node.submit(shard, write);
                 }
                 Err(failure) => responder.send(Err(failure)),
@@ -205,7 +206,7 @@ impl Reader {
         route: &Route,
         number: u32,
         bytes: Bytes,
-    ) -> Result<(u32, Flow, WriteRequest), Failure> {
+    ) -> Result<(u32, WriteRequest), Failure> {
         let place = route.place(number)?;
         let config = self.context.node.config();
         let decompressed = bytes.len().saturating_mul(EXPANSION_MAX).max(DECOMPRESSED_BYTES_MIN);
@@ -224,15 +225,13 @@ impl Reader {
             },
         };
         let batch = CheckedBatch::check(bytes, route.is_keyed().then_some(&keys))?;
-        let Some(producer) = batch.producer() else {
+        if batch.producer().is_none() {
             // Without sequences, what follows a failure would not be refused.
             let message = "a batch of a stream must have producer, epoch and sequence";
             return Err(Failure::new(ErrorCode::BatchInvalid, message));
-        };
+        }
         let collection = route.collection.id;
-        let request = WriteRequest::Batch { partition: place.partition, collection, batch };
-        // Not the stream: what an earlier one has left in the queue must not come behind what this one brings.
-        Ok((place.shard, Flow::Producer(producer), request))
+        Ok((place.shard, WriteRequest::Batch { partition: place.partition, collection, batch }))
     }
 }
 

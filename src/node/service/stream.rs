@@ -19,6 +19,7 @@ use crate::node::{
     metrics::Method,
     outcome::Failure,
     read::{Piece, Position, Reader, resolve},
+    router::Route,
     security::{Action, Resource},
 };
 
@@ -39,6 +40,17 @@ pub struct StreamService {
     stop: CancellationToken,
 }
 
+/// Refuses another collection than the one that a client has read from.
+fn check_same(route: &Route, collection_id: u32) -> Result<(), Failure> {
+    if collection_id == 0 || collection_id == route.collection.id {
+        return Ok(());
+    }
+    let name = route.collection.name.as_str();
+    let message = format!("collection '{name}' was dropped, and another one has its name");
+    Err(Failure::new(ErrorCode::CollectionNotFound, message)
+        .with_hint("read the new one from its start"))
+}
+
 impl StreamService {
     /// Returns the service of a node. Its streams end when `stop` is cancelled.
     pub fn new(context: Context, stop: CancellationToken) -> Self {
@@ -47,6 +59,7 @@ impl StreamService {
 
     async fn open(&self, request: v1::FetchRequest) -> Result<Fetch, Failure> {
         let route = self.context.route(Action::Read, &request.collection)?;
+        check_same(&route, request.collection_id)?;
         check_count(request.starts.len())?;
         if request.starts.is_empty() {
             return Err(invalid("a fetch must name a partition"));
@@ -67,7 +80,8 @@ impl StreamService {
             },
         });
         let (context, stop) = (self.context.clone(), self.stop.clone());
-        Ok(Fetch { context, stop, reader, end, bytes: 0, is_over: false })
+        let collection_id = route.collection.id;
+        Ok(Fetch { context, collection_id, stop, reader, end, bytes: 0, is_over: false })
     }
 
     async fn list(&self, request: v1::ListOffsetsRequest) -> Result<v1::ListOffsetsReply, Failure> {
@@ -133,6 +147,7 @@ struct End {
 /// A stream of batches. It reads when the transport takes more, and not ahead of it.
 struct Fetch {
     context: Context,
+    collection_id: u32,
     stop: CancellationToken,
     reader: Reader,
     /// `None`: it follows.
@@ -188,6 +203,7 @@ impl Fetch {
         self.bytes += fetched.bytes as u64;
         self.context.node.metrics().fetched(fetched.bytes as u64);
         v1::FetchReply {
+            collection_id: self.collection_id,
             partition: number,
             high_watermark: fetched.bounds.high_watermark,
             log_start: fetched.bounds.log_start,

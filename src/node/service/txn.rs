@@ -66,14 +66,17 @@ impl TxnService {
         let place = route.of(&request.key)?;
         let handle = self.context.node.shard(place.shard)?;
         handle.read_barrier().await?;
+        // Before the snapshot: what is created between the two it may know, and is refused all the same.
+        let last_collection = self.context.node.catalog().collections.keys().next_back().copied();
+        let last_collection = last_collection.unwrap_or_default();
         let snapshot = Arc::new(handle.shard.snapshot());
         let revision = snapshot.revision();
-        let kept =
-            self.snapshots.keep(place.shard, snapshot, Instant::now()).inspect_err(|failure| {
-                if failure.code == ErrorCode::Overloaded {
-                    self.context.node.metrics().limit(crate::node::limits::names::TXN_SNAPSHOTS);
-                }
-            })?;
+        let kept = Kept { shard: place.shard, snapshot, last_collection };
+        let kept = self.snapshots.keep(kept, Instant::now()).inspect_err(|failure| {
+            if failure.code == ErrorCode::Overloaded {
+                self.context.node.metrics().limit(crate::node::limits::names::TXN_SNAPSHOTS);
+            }
+        })?;
         let idle_ms = u32::try_from(snapshots::IDLE.as_millis()).unwrap_or(u32::MAX);
         Ok(v1::BeginTxnReply { snapshot: kept, revision, shard: place.shard, idle_ms })
     }
@@ -85,6 +88,7 @@ impl TxnService {
             return Err(Failure::new(ErrorCode::MessageTooLarge, message));
         }
         let kept = self.snapshots.find(request.snapshot, Instant::now())?;
+        kept.check_collection(&route.collection)?;
         let max_message = self.context.node.config().max_message;
         let mut values = kept.snapshot.values();
         let (mut items, mut bytes) = (Vec::with_capacity(request.keys.len()), 0);
@@ -111,6 +115,7 @@ impl TxnService {
     fn scan_now(&self, request: &v1::ScanTxnRequest) -> Result<v1::ScanTxnReply, Failure> {
         let route = kv::read_route(&self.context, &request.collection)?;
         let kept = self.snapshots.find(request.snapshot, Instant::now())?;
+        kept.check_collection(&route.collection)?;
         for shard in route.shards() {
             check_shard(&kept, shard)?;
         }

@@ -94,7 +94,10 @@ impl HistoryWriter {
             hard_state: HardState::default(),
             created_ms: 0,
         };
-        file.write_at(0, &[IoSlice::new(page.encode().as_slice())]).map_err(failed)?;
+        if let Err(error) = file.write_at(0, &[IoSlice::new(page.encode().as_slice())]) {
+            let _removed = home.disk.remove(&path);
+            return Err(failed(error));
+        }
         let segment = Segment::new(number, path, file, Seed::new(home.log_id, number));
         Ok(Self {
             segment,
@@ -153,8 +156,18 @@ impl HistoryWriter {
     /// Makes it durable and returns it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says: it is given up then.
     pub(in crate::storage) fn finish(mut self, home: &Home) -> Result<Arc<Segment>, StorageError> {
+        match self.make_durable(home) {
+            Ok(()) => Ok(Arc::new(self.segment)),
+            Err(error) => {
+                self.abandon(home.disk.as_ref());
+                Err(error)
+            }
+        }
+    }
+
+    fn make_durable(&mut self, home: &Home) -> Result<(), StorageError> {
         self.write()?;
         let failed = |source| StorageError::io("sync history segment", &self.segment.path)(source);
         if !bug!(HistoryNotSynced) {
@@ -162,7 +175,7 @@ impl HistoryWriter {
         }
         home.disk.sync_dir(&home.dir).map_err(StorageError::io("sync log", &home.dir))?;
         self.segment.seal(self.position);
-        Ok(Arc::new(self.segment))
+        Ok(())
     }
 
     /// Gives it up.

@@ -139,6 +139,7 @@ impl Log {
         history: &[Arc<Segment>],
     ) -> Vec<Arc<Segment>> {
         self.fold.installed(applied, sums, footing.keeps_own);
+        self.covered = None;
         self.placed_state.adopt(Control::Purge(applied));
         if footing.keeps_own {
             self.tail.drop_up_to(applied.index);

@@ -43,6 +43,15 @@ pub(in crate::storage) struct Resume {
 }
 
 impl Resume {
+    /// Returns the entry and where it is; nothing for one of another replica.
+    pub(super) fn covered(&self) -> Option<(LogId, Place)> {
+        let place = Place {
+            segment: u32::try_from(self.segment).ok()?,
+            position: u32::try_from(self.start).ok()?,
+        };
+        (!self.is_installed()).then_some((self.applied, place))
+    }
+
     /// Returns whether the state is that of a snapshot of another replica. Reading then begins behind an entry
     /// that may be any: the entries up to the checkpoint's lie in history segments alone.
     pub(in crate::storage) fn is_installed(&self) -> bool {
@@ -67,7 +76,7 @@ impl Log {
     /// Settles how reading begins behind an entry that is applied; `None` as long as it is not known
     /// to be synced.
     pub(in crate::storage) fn plan_resume(&self, applied: LogId) -> Option<ResumePlan> {
-        let place = self.fold.index.place(applied.index)?;
+        let place = self.fold.index.place(applied.index).or_else(|| self.covered_at(applied))?;
         // What has left the cache was synced.
         let is_synced = self.tail.lsn_of(applied.index).is_none_or(|lsn| lsn <= self.synced_lsn);
         if !is_synced && !bug!(CheckpointAheadOfSync) {
@@ -90,9 +99,17 @@ impl Log {
         })
     }
 
+    /// Returns where the entry is that the last checkpoint ends in, if it is that one: its slot may be gone.
+    fn covered_at(&self, applied: LogId) -> Option<Place> {
+        self.covered.filter(|(id, _)| *id == applied).map(|(_, place)| place)
+    }
+
     /// Hears that a checkpoint covers the entries up to one, where the chain is so: their places are
     /// forgotten, unless the newest entries in memory need them.
     pub(in crate::storage) fn covered(&mut self, applied: LogId, chain: Chain) {
+        if let Some(place) = self.fold.index.place(applied.index) {
+            self.covered = Some((applied, place));
+        }
         // Those in memory keep theirs.
         let last = match self.tail.first_index() {
             Some(first) => first.checked_sub(1).map(|before| before.min(applied.index)),

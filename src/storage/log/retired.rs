@@ -24,6 +24,11 @@ impl Log {
         self.fold.index.drop_segments(gone);
     }
 
+    /// Hears that a history segment with so many bytes is part of it.
+    pub(in crate::storage) fn took(&mut self, bytes: u64) {
+        self.preparation.log_bytes += bytes;
+    }
+
     /// Hears that segments with so many bytes were removed.
     pub(in crate::storage) fn gave_back(&mut self, bytes: u64) {
         self.preparation.log_bytes = self.preparation.log_bytes.saturating_sub(bytes);

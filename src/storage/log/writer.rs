@@ -40,6 +40,8 @@ pub struct Log {
     pub(super) log_id: u64,
     pub(super) segments: Arc<Segments>,
     pub(super) fold: Fold,
+    /// The entry that the last checkpoint ends in, and where it is.
+    pub(super) covered: Option<(LogId, Place)>,
     /// Vote and purge mark of the entries that have a place: what a page may repeat. A page that
     /// told more would speak of entries that stand behind it, or that never reach the disk.
     pub(super) placed_state: HardState,

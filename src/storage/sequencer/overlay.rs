@@ -159,6 +159,14 @@ impl Overlay {
         opaque.map(|(_, entry)| *entry).max()
     }
 
+    /// Returns the last entry under way with which partitions of a collection go.
+    pub(super) fn dropped_in(&self, state: &State, collection: u32) -> Option<u64> {
+        let hosts = |partition| state.partition(partition).map(|stats| stats.collection);
+        let dropped =
+            self.dropped.iter().filter(|(partition, _)| hosts(**partition) == Some(collection));
+        dropped.map(|(_, entry)| *entry).max()
+    }
+
     /// Returns whether a key has, or may get, a value: for the limit on new keys.
     pub(super) fn may_have(&self, state: &State, collection: u32, key: &Bytes) -> bool {
         self.versions.contains_key(&(collection, key.clone()))

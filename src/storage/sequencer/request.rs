@@ -95,6 +95,20 @@ pub enum WriteRequest {
 }
 
 impl WriteRequest {
+    /// Returns the producer whose sequences it has, if it has some.
+    pub fn producer(&self) -> Option<i64> {
+        match self {
+            Self::Put { producer, .. } | Self::Delete { producer, .. } => {
+                producer.as_ref().map(|stamp| stamp.id)
+            }
+            Self::Batch { batch, .. } => batch.producer(),
+            Self::Transaction(transaction) => {
+                transaction.producers.values().next().map(|stamp| stamp.id)
+            }
+            Self::Sweep { .. } | Self::Control { .. } => None,
+        }
+    }
+
     /// Lets a partition begin later.
     pub fn trim(partition: u32, point: TrimPoint, timestamp_ms: i64) -> Self {
         let TrimPoint { log_start, bytes } = point;

@@ -36,6 +36,8 @@ pub(super) struct Checkpoints {
     pub(super) applied: Option<LogId>,
     /// The number of the last one's manifest.
     pub(super) generation: u64,
+    /// The highest that was tried.
+    tried_generation: u64,
     /// Whether the log was ever cleaned.
     pub(super) is_cleaned: bool,
     /// Segments that cleanings have replaced, which the last one's manifest names.
@@ -65,6 +67,16 @@ impl Checkpoints {
     /// Returns whether a snapshot of another replica is prepared: what the shard has is about to go.
     pub(super) fn is_installing(&self) -> bool {
         self.installing.strong_count() > 0
+    }
+
+    /// Returns the number of the next manifest. None is tried twice: where a commit failed the disk may name a
+    /// checkpoint that nobody here knows of, and its file must stay as it is.
+    pub(super) fn next_generation(&mut self) -> u64 {
+        if !bug!(GenerationTriedTwice) {
+            self.tried_generation = self.tried_generation.max(self.generation) + 1;
+            return self.tried_generation;
+        }
+        self.generation + 1
     }
 
     /// Returns why none is begun.
@@ -190,7 +202,7 @@ impl Shard {
                 next_offsets,
                 streams,
                 plan,
-                generation: known.generation + 1,
+                generation: known.next_generation(),
                 is_cleaned: known.is_cleaned,
                 retired: known.retired.len(),
                 gives_back: gives_back || !known.retired.is_empty(),

@@ -21,7 +21,7 @@ use super::Shard;
 use crate::storage::{
     StorageError,
     bug::bug,
-    kv::state::DECOMPRESSED_BYTES_MAX,
+    kv::state::{DECOMPRESSED_BYTES_MAX, State},
     log::{
         Entries, HistoryWriter, Home, Place, Segment, Stretch,
         entry::{Entry, Item, LogId, Payload, batch_positions},
@@ -35,6 +35,8 @@ use prkdb_types::DecompressLimit;
 const NEEDLESS_PERCENT: u64 = 40;
 /// So many full segments are cleaned at once, at most.
 const RUN_SEGMENTS_MAX: u64 = 8;
+/// And so many bytes: all of them may be left, and places in a segment have 32 bits.
+const RUN_BYTES_MAX: u64 = 2 << 30;
 /// Keys that are pointed elsewhere while apply waits.
 const KEYS_AT_ONCE: usize = 256;
 
@@ -76,6 +78,8 @@ pub struct CleanDone {
     segment: Option<Arc<Segment>>,
     tracks: BTreeMap<u32, Track>,
     usage: Usage,
+    /// How many records of each partition.
+    records: BTreeMap<u32, u64>,
     /// Bytes that were read.
     pub read_bytes: u64,
     /// Bytes that were written.
@@ -112,6 +116,7 @@ impl CleanJob {
             segment: None,
             tracks: BTreeMap::new(),
             usage: Usage::default(),
+            records: BTreeMap::new(),
             read_bytes: 0,
             written_bytes: 0,
         };
@@ -152,8 +157,11 @@ impl CleanJob {
             let Left { entry: Some(entry), tombstones } = left else { continue };
             done.usage.tombstones += tombstones;
             if let Payload::Normal(write) = &entry.payload {
-                let records = write.frames.iter().map(|it| it.batch.header().record_count());
-                done.usage.records += records.map(u64::from).sum::<u64>();
+                for frame in &write.frames {
+                    let records = u64::from(frame.batch.header().record_count());
+                    done.usage.records += records;
+                    *done.records.entry(frame.partition).or_default() += records;
+                }
                 done.usage.last_ms = done.usage.last_ms.max(write.append_time_ms);
             }
             done.written_bytes += entry.encoded_bytes();
@@ -303,7 +311,7 @@ impl Shard {
         between: &mut dyn FnMut(),
     ) -> Result<(), StorageError> {
         let run = job.run_numbers();
-        let CleanDone { segment, tracks, mut usage, .. } = done;
+        let CleanDone { segment, tracks, mut usage, records: done_records, .. } = done;
         // A checkpoint meanwhile would have an index that points at what its manifest does not name.
         let _no_checkpoint = self.relocation();
         if self.checkpoints().installs != job.installs {
@@ -325,13 +333,17 @@ impl Shard {
         {
             let mut known = self.checkpoints();
             // Nothing is applied, and no checkpoint taken, between the two.
-            let _state = self.state();
+            let state = self.state();
+            usage.dead += gone_since(&job.view, &state, &tracks, &done_records);
             self.stream().replace(Replacement { run: run.clone(), number, tracks, usage });
             self.segments.replace(&run, number);
             known.is_cleaned = true;
             known.retired.extend(job.sources.into_iter().map(|source| source.segment));
         }
-        self.log().drop_segments(&run);
+        let mut log = self.log();
+        log.drop_segments(&run);
+        log.took(segment.as_ref().and_then(|segment| segment.sealed_len()).unwrap_or_default());
+        drop(log);
         if bug!(RemovedBeforeCheckpoint) {
             let retired = self.checkpoints().retired.clone();
             self.remove_files(&retired);
@@ -418,6 +430,23 @@ impl Shard {
     }
 }
 
+/// Returns how many of the records that were written nobody needs any more, because their partitions were dropped
+/// or begin later meanwhile: about, as where that is counted for segments of the log.
+fn gone_since(
+    view: &View,
+    state: &State,
+    tracks: &BTreeMap<u32, Track>,
+    records: &BTreeMap<u32, u64>,
+) -> u64 {
+    let gone = tracks.iter().map(|(partition, track)| {
+        let count = records.get(partition).copied().unwrap_or_default();
+        let Some(stats) = state.partition(*partition) else { return count };
+        let first = track.first_offset().max(view.log_start(*partition));
+        stats.log_start.min(track.next_offset()).saturating_sub(first).min(count)
+    });
+    gone.sum()
+}
+
 /// Chooses neighbours that are worth cleaning, so that what is left of them fits into one segment, and no more
 /// are read at once than a stop may wait for: the one with the most needless records, and those beside it that
 /// are worth it too or small.
@@ -432,11 +461,11 @@ fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<u64>> {
     let chosen = candidates.get(best)?;
     let (mut left, mut read) = (chosen.left_bytes(), chosen.bytes);
     let (mut first, mut end) = (best, best + 1);
+    let read_max = bytes_max.saturating_mul(RUN_SEGMENTS_MAX).min(RUN_BYTES_MAX);
     loop {
         let before = first.checked_sub(1).and_then(|at| candidates.get(at));
         let fits = |it: &&Candidate| {
-            let is_bounded = read + it.bytes <= bytes_max.saturating_mul(RUN_SEGMENTS_MAX);
-            is_good(it) && is_bounded && left + it.left_bytes() <= bytes_max
+            is_good(it) && read + it.bytes <= read_max && left + it.left_bytes() <= bytes_max
         };
         let next = if let Some(next) = candidates.get(end).filter(fits) {
             end += 1;
@@ -487,5 +516,10 @@ mod tests {
         assert_eq!(choose(&damaged, 1000), Some(vec![4]));
         assert_eq!(choose(&[], 1), None);
         assert_eq!(choose(&[candidate(9, 0, 0)], 1), Some(vec![9]), "it holds nothing");
+        // As if all were of one size little would be left; but all may be.
+        let large = |number| Candidate { bytes: 1 << 30, ..candidate(number, 100, 99) };
+        let large: Vec<Candidate> = (1..=8).map(large).collect();
+        let run = choose(&large, 1 << 30).unwrap();
+        assert_eq!(run.len(), 2, "what is left has its place below 4 GiB");
     }
 }

@@ -231,7 +231,7 @@ impl Shard {
         let alone = Arc::new(());
         known.installing = Arc::downgrade(&alone);
         known.installs += 1;
-        Ok((alone, known.generation + 1))
+        Ok((alone, known.next_generation()))
     }
 
     /// Appends what the log is read from behind, if the snapshot to be installed ends in an entry that it

@@ -54,18 +54,19 @@ impl Shard {
         (partition, collection): (u32, u32),
         log_start: u64,
         behind: Option<&[u8]>,
-        (looks_max, keys_max): (usize, usize),
+        (looks_max, keys_max, bytes_max): (usize, usize, usize),
     ) -> (Expired, Option<Vec<u8>>) {
         let mut found = Expired { collection, partition, keys: Vec::new() };
         let Some(snapshot) = self.scan(collection) else { return (found, None) };
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         let mut keys = snapshot.every(from);
-        let mut key = Vec::new();
+        let (mut key, mut bytes) = (Vec::new(), 0);
         for _ in 0..looks_max {
             let Some(leaf) = keys.next_into(&mut key) else { return (found, None) };
             if leaf.partition == partition && leaf.version < log_start {
                 found.keys.push((Bytes::copy_from_slice(&key), leaf.version));
-                if found.keys.len() == keys_max {
+                bytes += key.len();
+                if found.keys.len() == keys_max || bytes > bytes_max {
                     break;
                 }
             }

@@ -104,8 +104,13 @@ impl Track {
     }
 
     /// Returns the offset of its first record.
-    pub(super) fn first_offset(&self) -> u64 {
+    pub(in crate::storage) fn first_offset(&self) -> u64 {
         self.summary.first_offset
+    }
+
+    /// Returns the offset behind its last record.
+    pub(in crate::storage) fn next_offset(&self) -> u64 {
+        self.summary.next_offset
     }
 
     /// Returns it for reading.

@@ -37,6 +37,8 @@ const STEADY: Duration = Duration::from_secs(10);
 pub(super) struct Feeds {
     client: Client,
     collection: Arc<str>,
+    /// Its number, which no other has that gets its name; 0 until a server has told it.
+    collection_id: u32,
     streams: Vec<Feed>,
     /// Whose reply is taken first next time.
     turn: usize,
@@ -79,6 +81,7 @@ impl Feeds {
             // A clone shares the connections.
             client: client.clone(),
             collection,
+            collection_id: 0,
             streams: Vec::new(),
             turn: 0,
             waiting: partitions,
@@ -161,6 +164,7 @@ impl Feeds {
                 }
                 Poll::Ready(Some(Ok(reply))) => {
                     stream.has_batches |= !reply.batches.is_empty();
+                    self.collection_id = reply.collection_id;
                     self.turn = index + 1;
                     return Poll::Ready((Arc::clone(&stream.link), reply));
                 }
@@ -206,6 +210,7 @@ impl Feeds {
             // Clones share the connections and the name.
             client: self.client.clone(),
             collection: Arc::clone(&self.collection),
+            collection_id: self.collection_id,
             starts,
         };
         let work = Box::pin(opener.open(attempts, self.fault.take()));
@@ -217,6 +222,7 @@ impl Feeds {
 struct Opener {
     client: Client,
     collection: Arc<str>,
+    collection_id: u32,
     starts: Vec<Start>,
 }
 
@@ -263,7 +269,9 @@ impl Opener {
         let link = self.client.shared().pool.apart(address).await?;
         let partitions = starts.iter().map(|start| start.partition).collect();
         let collection = String::from(&*self.collection);
-        let request = FetchRequest { collection, starts, follow: true, ..FetchRequest::default() };
+        let collection_id = self.collection_id;
+        let request =
+            FetchRequest { collection, collection_id, starts, follow: true, ..Default::default() };
         let opened = link.stream().fetch(request).await;
         let replies = opened.map_err(|status| link.fault(status))?.into_inner();
         Ok(Feed { link, replies, partitions, opened: Instant::now(), has_batches: false })

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use crate::{
     errors::status_with,
     server::{Fake, refusal},
-    server_stream::{FetchStep, Layout},
+    server_stream::{COLLECTION_ID, FetchStep, Layout},
 };
 
 /// Encodes records whose value is their offset and whose timestamp ten times that.
@@ -374,6 +374,10 @@ async fn a_leader_that_moved_is_followed() {
     let mut consumer = open(&old, until(&[(0, 20)])).await;
     assert_eq!(read(&mut consumer).await[&0], offsets(0..20));
     assert_eq!(new.state().stream.fetches.len(), 1);
+    // From then on another collection of that name is not what is asked for.
+    let asked = |fake: &Fake| fake.state().stream.fetches.last().unwrap().collection_id;
+    assert_eq!(old.state().stream.fetches[0].collection_id, 0);
+    assert_eq!((asked(&old), asked(&new)), (COLLECTION_ID, COLLECTION_ID));
 }
 
 #[tokio::test]

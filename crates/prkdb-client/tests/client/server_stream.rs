@@ -15,6 +15,9 @@ use crate::{
     server::{Fake, Replies, refusal},
 };
 
+/// The number of the one collection.
+pub(crate) const COLLECTION_ID: u32 = 7;
+
 /// How the batches of a reply are cut into parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Layout {
@@ -120,6 +123,7 @@ impl StreamState {
             log_start: self.log_start,
             batches: parts,
             next_offset,
+            collection_id: COLLECTION_ID,
         }
     }
 

@@ -207,6 +207,10 @@ pub struct FetchRequest {
     /// Go on for ever: what is appended is sent when it is durable and applied.
     #[prost(bool, tag = "6")]
     pub follow: bool,
+    /// The number of the collection that an earlier stream was of: another one that has its name by now is
+    /// refused as `collection_not_found`. 0 = whichever has the name.
+    #[prost(uint32, tag = "7")]
+    pub collection_id: u32,
 }
 /// Nested message and enum types in `FetchRequest`.
 pub mod fetch_request {
@@ -236,6 +240,9 @@ pub struct FetchReply {
     /// The offset to go on from behind these batches.
     #[prost(uint64, tag = "5")]
     pub next_offset: u64,
+    /// The number of the collection.
+    #[prost(uint32, tag = "6")]
+    pub collection_id: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListOffsetsRequest {

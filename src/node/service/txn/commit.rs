@@ -52,6 +52,8 @@ struct Gathered<'a> {
     /// The shard of everything seen so far.
     shard: Option<u32>,
     producer: Option<ProducerStamp>,
+    /// The snapshot that it rests on.
+    kept: Option<Kept>,
     transaction: Transaction,
 }
 
@@ -68,15 +70,20 @@ pub(super) fn request(
     if v1::Isolation::try_from(request.isolation).is_err() {
         return Err(invalid(format!("isolation {} is not known", request.isolation)));
     }
-    let (shard, basis) = match kept {
+    let (kept, basis) = match kept {
         None => (None, Basis::Nothing),
-        Some(Ok(kept)) => (Some(kept.shard), Basis::Snapshot(kept.snapshot)),
+        Some(Ok(kept)) => {
+            // The clone counts a reference.
+            let basis = Basis::Snapshot(Arc::clone(&kept.snapshot));
+            (Some(kept), basis)
+        }
         // It may be the repeat of a commit that let the snapshot go.
         Some(Err(_)) => (None, Basis::Lost),
     };
     let mut gathered = Gathered {
         context,
-        shard,
+        shard: kept.as_ref().map(|kept| kept.shard),
+        kept,
         producer: convert::stamp(request.producer)?,
         transaction: Transaction {
             basis,
@@ -100,14 +107,22 @@ pub(super) fn request(
 impl Gathered<'_> {
     fn take(&mut self, part: Part) -> Result<(), Failure> {
         if !part.changes.is_empty() {
-            let route = self.context.route(Action::Write, &part.collection)?;
+            let route = self.route(Action::Write, &part.collection)?;
             self.take_changes(&route, &part)?;
         }
         if !part.reads.is_empty() || !part.ranges.is_empty() {
-            let route = self.context.route(Action::Read, &part.collection)?;
+            let route = self.route(Action::Read, &part.collection)?;
             self.take_reads(&route, part)?;
         }
         Ok(())
+    }
+
+    fn route(&self, action: Action, collection: &str) -> Result<Arc<Route>, Failure> {
+        let route = self.context.route(action, collection)?;
+        if let Some(kept) = &self.kept {
+            kept.check_collection(&route.collection)?;
+        }
+        Ok(route)
     }
 
     fn take_changes(&mut self, route: &Route, part: &Part) -> Result<(), Failure> {

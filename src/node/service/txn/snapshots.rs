@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     node::{limits::names, outcome::Failure},
-    storage::ShardSnapshot,
+    storage::{ShardSnapshot, kv::catalog::CollectionEntry},
 };
 
 /// How long one is kept after its last use.
@@ -45,6 +45,23 @@ pub(super) struct Kept {
     pub(super) shard: u32,
     /// Its keys.
     pub(super) snapshot: Arc<ShardSnapshot>,
+    /// The highest number of a collection that there was when it was taken.
+    pub(super) last_collection: u32,
+}
+
+impl Kept {
+    /// Refuses a collection that was created later: one of its name may have been dropped for it, which the
+    /// snapshot has.
+    pub(super) fn check_collection(&self, collection: &CollectionEntry) -> Result<(), Failure> {
+        if collection.id <= self.last_collection {
+            return Ok(());
+        }
+        let name = collection.name.as_str();
+        let message = format!(
+            "collection '{name}' was created after the snapshot: run the transaction again"
+        );
+        Err(Failure::new(ErrorCode::SnapshotGone, message))
+    }
 }
 
 impl Held {
@@ -65,12 +82,7 @@ impl Snapshots {
     }
 
     /// Keeps one; returns its number.
-    pub(super) fn keep(
-        &self,
-        shard: u32,
-        snapshot: Arc<ShardSnapshot>,
-        now: Instant,
-    ) -> Result<u64, Failure> {
+    pub(super) fn keep(&self, kept: Kept, now: Instant) -> Result<u64, Failure> {
         let drawn = getrandom::u64().map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("draw the number of a snapshot: {error}"))
         })?;
@@ -84,7 +96,7 @@ impl Snapshots {
             let message = format!("{SNAPSHOTS_MAX} transactions are under way ({name})");
             return Err(Failure::new(ErrorCode::Overloaded, message));
         }
-        held.insert(id, Held { kept: Kept { shard, snapshot }, began: now, used: now });
+        held.insert(id, Held { kept, began: now, used: now });
         Ok(id)
     }
 
@@ -121,14 +133,14 @@ pub(super) async fn sweep(snapshots: Arc<Snapshots>) {
 mod tests {
     use super::*;
 
-    fn one() -> Arc<ShardSnapshot> {
-        Arc::new(ShardSnapshot::default())
+    fn one() -> Kept {
+        Kept { shard: 1, snapshot: Arc::new(ShardSnapshot::default()), last_collection: 0 }
     }
 
     #[test]
     fn one_that_is_used_is_kept_and_one_that_is_not_is_gone() {
         let (snapshots, began) = (Snapshots::default(), Instant::now());
-        let keep = || snapshots.keep(1, one(), began).unwrap();
+        let keep = || snapshots.keep(one(), began).unwrap();
         let (used, idle) = (keep(), keep());
         let mut now = began;
         for _ in 0..4 {
@@ -144,7 +156,7 @@ mod tests {
     #[test]
     fn none_is_kept_for_ever() {
         let (snapshots, began) = (Snapshots::default(), Instant::now());
-        let used = snapshots.keep(1, one(), began).unwrap();
+        let used = snapshots.keep(one(), began).unwrap();
         let mut now = began;
         while snapshots.find(used, now).is_ok() {
             now += IDLE / 2;
@@ -157,13 +169,13 @@ mod tests {
     fn the_one_after_the_last_is_refused_until_one_is_over() {
         let (snapshots, began) = (Snapshots::default(), Instant::now());
         for _ in 0..SNAPSHOTS_MAX {
-            snapshots.keep(1, one(), began).unwrap();
+            snapshots.keep(one(), began).unwrap();
         }
-        let refused = snapshots.keep(1, one(), began + IDLE).unwrap_err();
+        let refused = snapshots.keep(one(), began + IDLE).unwrap_err();
         assert_eq!(refused.code, ErrorCode::Overloaded);
         assert!(refused.message.contains("(transaction-snapshots)"), "{refused}");
         let later = began + IDLE + SWEEP;
-        snapshots.keep(1, one(), later).unwrap();
+        snapshots.keep(one(), later).unwrap();
         assert_eq!(snapshots.held().len(), 1);
         snapshots.sweep_at(later + IDLE + SWEEP);
         assert_eq!(snapshots.held().len(), 0);

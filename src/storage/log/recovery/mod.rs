@@ -134,6 +134,7 @@ impl Log {
             placed_state: scanned.fold.hard_state,
             marked_committed: scanned.fold.hard_state.committed,
             fold: scanned.fold,
+            covered: evidence.resume.and_then(Resume::covered),
             tail: TailCache::new(options.tail_cache_bytes),
             pending: std::collections::VecDeque::new(),
             pending_bytes: 0,

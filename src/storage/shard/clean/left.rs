@@ -82,6 +82,11 @@ pub(super) struct Left {
 }
 
 impl View {
+    /// Returns where a partition began.
+    pub(super) fn log_start(&self, partition: u32) -> u64 {
+        self.partitions.get(&partition).map_or(0, |hosted| hosted.log_start)
+    }
+
     /// Returns what is asked of a state, and its key indexes.
     pub(super) fn of(
         state: &State,
