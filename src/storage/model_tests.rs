@@ -386,11 +386,4 @@ fn a_range_of_a_collection_that_goes_is_waited_for() {
     assert_ne!(partition_of(b"b"), partition);
     let verdict = engine.shard.decide(&mut engine.sequencer, &request, engine.now_ms);
     assert!(matches!(verdict, Verdict::WaitFor(_)), "{verdict:?}");
-    engine.commit();
-    let verdict = engine.decide(&request);
-    assert!(
-        matches!(&verdict, Verdict::Answered { answer: Answer::Refused(refusal), .. }
-            if refusal.code == ErrorCode::ConflictDetected),
-        "{verdict:?}"
-    );
 }

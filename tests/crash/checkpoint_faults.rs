@@ -60,55 +60,46 @@ fn a_checkpoint_that_fails_at_any_call_leaves_the_shard_as_it_was() {
 }
 
 /// Takes two checkpoints of a cleaned log: the commit of the first fails, though the disk may have it, and the
-/// second one is given up at a call. Returns whether it was, and what is wrong with the disk then.
-fn after_a_commit_that_failed(sync: u64, call: u64) -> (bool, Result<(), String>) {
+/// power goes in the second one. Returns how many disks there are then, `None` where nothing failed.
+fn after_a_commit_that_failed(sync: u64) -> Option<Result<usize, String>> {
     let mut load = run_cleaned(5, 150);
     load.takes_checkpoints = false;
-    load.go_on(load.models.len() + 20);
-    let failing = |load: &Load, calls, nth, repeat| {
+    let take = |load: &mut Load| {
+        load.go_on(load.models.len() + 20);
         load.shard.mark_synced();
         load.drive();
-        let job = load.shard.checkpoint_now().unwrap();
-        load.disk.fail(Fault { calls, nth, failure: Failure::Io, repeat });
-        let (finished, result) = job.run();
-        let struck = load.disk.struck_count() > 0;
-        load.disk.heal();
-        load.shard.checkpointed(finished, &result);
-        struck
+        load.shard.checkpoint_now().unwrap()
     };
-    if !failing(&load, Calls::DirSyncs, sync, Repeat::Once) {
-        return (false, Ok(()));
-    }
-    load.go_on(load.models.len() + 20);
-    let struck = failing(&load, Calls::All, call, Repeat::Sticky);
-    let found = [Loss::None, Loss::All, Loss::Coins(call)]
-        .into_iter()
-        .try_for_each(|loss| check(&load.disk.crash_image(loss), &load));
-    (struck, found.map_err(|error| format!("sync {sync}, call {call}: {error}")))
+    let job = take(&mut load);
+    let (nth, repeat) = (sync, Repeat::Once);
+    load.disk.fail(Fault { calls: Calls::DirSyncs, nth, failure: Failure::Io, repeat });
+    let (finished, result) = job.run();
+    load.disk.heal();
+    load.shard.checkpointed(finished, &result);
+    result.err()?;
+    let job = take(&mut load);
+    load.disk.record();
+    let (finished, result) = job.run();
+    let images = load.disk.take_recording();
+    load.shard.checkpointed(finished, &result);
+    let checked = images.iter().enumerate().try_for_each(|(at, image)| {
+        let seed = at as u64;
+        [Loss::None, Loss::All, Loss::Coins(seed)].into_iter().try_for_each(|loss| {
+            let found = check(&image.crash(loss), &load);
+            found.map_err(|error| format!("sync {sync}, image {at}, {loss:?}: {error}"))
+        })
+    });
+    Some(checked.map(|()| 3 * images.len()))
 }
 
 #[test]
 fn a_checkpoint_after_one_whose_commit_failed_leaves_that_one_whole() {
-    let all = || -> (usize, Result<(), String>) {
-        let mut runs = 0;
-        for sync in 1.. {
-            for call in 1.. {
-                match after_a_commit_that_failed(sync, call) {
-                    (_, Err(error)) => return (runs, Err(error)),
-                    (true, Ok(())) => runs += 1,
-                    (false, Ok(())) if call == 1 => return (runs, Ok(())),
-                    (false, Ok(())) => break,
-                }
-            }
-        }
-        (runs, Ok(()))
-    };
-    let (runs, found) = all();
-    say(&format!("checkpoints after one whose commit failed: {runs} given up at a call"));
-    found.unwrap();
-    assert!(runs > 20, "{runs} runs");
+    let all = || (1..).map_while(after_a_commit_that_failed).sum::<Result<usize, String>>();
+    let disks = all().unwrap();
+    say(&format!("checkpoints after one whose commit failed: {disks} disks"));
+    assert!(disks > 50, "{disks} disks");
     let planted = bug::plant(Bug::GenerationTriedTwice);
-    let (_, found) = all();
+    let found = all();
     drop(planted);
     say(&format!("planted GenerationTriedTwice: {found:?}"));
     assert!(found.is_err());
