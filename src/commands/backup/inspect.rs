@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -44,13 +44,22 @@ pub(super) struct InspectArgs {
 
 /// Reads a backup whole and checks every file in it.
 pub(super) fn checked(path: &Path) -> Result<Archive> {
-    let found = if path.as_os_str() == "-" {
-        archive::read(io::stdin().lock(), |_, _, _| Ok(()))
+    if path.as_os_str() == "-" {
+        checked_in(path, io::stdin().lock())
     } else {
-        let file = File::open(path)
-            .map_err(|error| Failure::io(format_args!("open {}", path.display()), &error))?;
-        archive::read(file, |_, _, _| Ok(()))
-    };
+        checked_in(path, open(path)?)
+    }
+}
+
+/// Opens a backup.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let opened = File::open(path);
+    opened.map_err(|error| Failure::io(format_args!("open {}", path.display()), &error).into())
+}
+
+/// As [`checked`], of a backup that is open.
+pub(super) fn checked_in(path: &Path, input: impl Read) -> Result<Archive> {
+    let found = archive::read(input, |_, _, _| Ok(()));
     found.map_err(|fault| failure(path, fault).into())
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     archive::{self, Archive, Fault},
-    inspect::{checked, failure},
+    inspect::{checked_in, failure, open},
 };
 use crate::commands::{
     failure::{Failure, Result},
@@ -91,7 +91,8 @@ pub(super) async fn run(session: &mut Session, args: &RestoreArgs) -> Result {
     let work = tokio::task::spawn_blocking(move || -> Result<(Archive, Option<ClusterId>)> {
         let dir = &arguments.data_dir;
         refuse_used(dir)?;
-        let archive = checked(&arguments.file)?;
+        let input = Stoppable(open(&arguments.file)?, Arc::clone(&is_stopped));
+        let archive = checked_in(&arguments.file, input)?;
         let old = cluster_id(&archive)
             .ok_or_else(|| failure(&arguments.file, Fault::Damaged("no cluster id".to_owned())))?;
         let new = if arguments.dry_run {
@@ -189,13 +190,11 @@ fn extract(
     clusters: ([u8; 16], [u8; 16]),
     is_stopped: &Arc<AtomicBool>,
 ) -> Result {
-    let input = File::open(file)
-        .map_err(|error| Failure::io(format_args!("open {}", file.display()), &error))?;
+    let input = Stoppable(open(file)?, Arc::clone(is_stopped));
     let mut shards = Vec::new();
     let mut wrong: Option<storage::StorageError> = None;
     // What cannot be written is no fault of the backup.
     let mut unwritten: Option<Failure> = None;
-    let input = Stoppable(input, Arc::clone(is_stopped));
     let read = archive::read(input, |shard, name, content| {
         let folder = place.join(format!("shard-{shard:010}"));
         let path = folder.join(name);

@@ -32,6 +32,14 @@ struct Course {
     mended: bool,
 }
 
+/// Returns whether a refusal says nothing about an earlier attempt: it was for a collection that is not there any
+/// more, or whose name another one has.
+fn is_about_another(fault: &Fault) -> bool {
+    let gone =
+        [ErrorCode::CollectionNotFound, ErrorCode::PartitionNotFound, ErrorCode::SequenceReused];
+    fault.refused_with().is_some_and(|code| gone.contains(&code))
+}
+
 impl Shared {
     /// Commits, and returns once all of it is durable and applied.
     ///
@@ -62,6 +70,12 @@ impl Shared {
             };
             if !attempts.is_in_doubt() && self.mend_commit(&mut course, &fault)? {
                 continue;
+            }
+            if attempts.is_in_doubt() && is_about_another(&fault) {
+                let reason = "a collection that it wrote to was dropped, or replaced by another";
+                let error = attempts.unknown(reason.to_owned());
+                course.failed(&error, true);
+                return Err(error);
             }
             let next = attempts.next(fault).await;
             if let Err(error) = &next {
