@@ -1,6 +1,6 @@
 //! From the arguments of the process to its exit code.
 
-use std::{ffi::OsString, io::Write as _};
+use std::{ffi::OsString, io::Write as _, time::Duration};
 
 use clap::{FromArgMatches as _, parser::ValueSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +18,9 @@ use crate::commands::{
     tree::{Cli, ClientCommand, Command, Global, cli},
     ttl, usage, version, wal,
 };
+
+/// How long a command that was ended by a signal may take to remove what it has not finished.
+const CLEARING_UP: Duration = Duration::from_secs(5);
 
 /// Runs the program and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
@@ -110,13 +113,17 @@ pub fn block_on(
     command: impl AsyncFnOnce(&mut Session) -> Result,
 ) -> Result {
     let is_writing = session.is_writing.clone();
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         tokio::select! {
             ended = command(session) => ended,
             code = signals.next() => Err(interrupted(code, is_writing.get())),
         }
-    })
+    });
+    // Work on a thread that blocks clears up after itself, if it can.
+    runtime.shutdown_timeout(CLEARING_UP);
+    ended
 }
 
 /// Returns a runtime on the calling thread; it starts faster than one with threads.

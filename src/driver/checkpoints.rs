@@ -116,11 +116,16 @@ pub(super) fn run(shared: &Shared) {
             answer(shared, one, &taken);
         }
     }
+    end(shared);
+}
+
+/// Takes no orders any more, and drops those there are: who waits for them hears of it.
+pub(super) fn end(shared: &Shared) {
     let mut orders = lock(&shared.orders);
     orders.has_ended = true;
     let left = (std::mem::take(&mut orders.asked), std::mem::take(&mut orders.works));
+    // Not under the lock.
     drop(orders);
-    // Not under the lock: who waits for them hears of it.
     drop(left);
 }
 
@@ -135,7 +140,10 @@ fn answer(shared: &Shared, one: Asked, taken: &Result<(), NoCheckpoint>) {
     } else if let Some(why) = shared.shard.takes_no_checkpoint() {
         Err(NoCheckpoint::NotNow(why))
     } else {
-        lock(&shared.orders).asked.push(one);
+        let mut orders = lock(&shared.orders);
+        if !orders.has_ended {
+            orders.asked.push(one);
+        }
         return;
     };
     // Nobody waits any more: whoever asked was stopped.

@@ -359,6 +359,7 @@ fn end<T>(shared: &Shared, what: &str, source: StorageError) -> Result<T, ()> {
     error!(shard = shared.number, error = %source, "{what} failed: stopping");
     shared.synced.end();
     shared.written.end();
+    checkpoints::end(shared);
     shared.observer.failed(source);
     Err(())
 }

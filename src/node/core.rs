@@ -59,15 +59,6 @@ pub struct Submission {
     pub reply: Reply,
 }
 
-impl Submission {
-    /// Returns what it stays behind what came from there before: its producer, if it has sequences. Whatever
-    /// stream or connection they come by, an attempt that one has left in the queue must not come behind the
-    /// next one, nor behind what was sent when that one was answered.
-    pub fn flow(&self) -> Flow {
-        self.request.producer().map_or(self.from, Flow::Producer)
-    }
-}
-
 impl fmt::Debug for Submission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submission").field("request", &self.request).finish_non_exhaustive()

@@ -24,12 +24,12 @@ pub(in crate::node) const QUEUE_WRITES_MAX: usize = 4096;
 /// A write counts as so many bytes at least: deciding it costs as much as copying them.
 const BYTES_MIN: u64 = 256;
 
-/// What writes come from, one behind the other.
+/// What keeps its order: what writes come from, and takes turns with others; and a producer, which does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flow {
     /// The node itself.
     Node,
-    /// The single calls of a connection, or a stream of such.
+    /// A stream, or the single calls of a connection.
     Calls(u64),
     /// What has sequences of a producer, by its number.
     Producer(i64),
@@ -80,7 +80,7 @@ struct State {
     arrivals: u64,
     /// Where the write ends that was taken last.
     reached: u64,
-    /// The flows of which something waits.
+    /// The flows, and the producers, of which something waits.
     flows: HashMap<Flow, Waiting>,
     is_closed: bool,
 }
@@ -126,31 +126,51 @@ impl QueueSender {
 
 impl State {
     fn insert(&mut self, write: Submission) {
-        let flow = self.flows.entry(write.flow()).or_default();
+        let flow = self.flows.entry(write.from).or_default();
         let start = self.reached.max(flow.end);
-        flow.end = start.saturating_add(write.bytes.max(BYTES_MIN));
-        flow.writes += 1;
-        let key = (flow.end, self.arrivals);
+        let mut end = start.saturating_add(write.bytes.max(BYTES_MIN));
+        if let Some(producer) = producer_of(&write) {
+            let before = self.flows.entry(producer).or_default();
+            end = end.max(before.end);
+            before.add(end);
+        }
+        self.flows.entry(write.from).or_default().add(end);
+        self.waiting.insert((end, self.arrivals), write);
         self.arrivals += 1;
-        self.waiting.insert(key, write);
     }
 
     fn take(&mut self) -> Option<Submission> {
         let ((end, _), write) = self.waiting.pop_first()?;
         self.reached = end;
-        self.left(write.flow());
+        self.left(&write);
         Some(write)
     }
 
-    /// Hears that a write of a flow waits no more.
-    fn left(&mut self, flow: Flow) {
-        if let Entry::Occupied(mut waiting) = self.flows.entry(flow) {
-            waiting.get_mut().writes -= 1;
-            if waiting.get().writes == 0 {
-                waiting.remove();
+    /// Hears that a write waits no more.
+    fn left(&mut self, write: &Submission) {
+        for flow in [Some(write.from), producer_of(write)].into_iter().flatten() {
+            if let Entry::Occupied(mut waiting) = self.flows.entry(flow) {
+                waiting.get_mut().writes -= 1;
+                if waiting.get().writes == 0 {
+                    waiting.remove();
+                }
             }
         }
     }
+}
+
+impl Waiting {
+    fn add(&mut self, end: u64) {
+        self.writes += 1;
+        self.end = end;
+    }
+}
+
+/// Returns the producer whose sequences a write has. Whatever it comes from, it stays behind what that producer has
+/// waiting: an attempt that a broken stream or connection has left here must come neither behind its repeat nor
+/// behind what was sent when that was answered.
+fn producer_of(write: &Submission) -> Option<Flow> {
+    write.request.producer().map(Flow::Producer)
 }
 
 impl QueueReceiver {
@@ -168,7 +188,7 @@ impl QueueReceiver {
         let leaving = state.waiting.extract_if(.., |_, write| !stays(write));
         let leaving: Vec<Submission> = leaving.map(|(_, write)| write).collect();
         for write in &leaving {
-            state.left(write.flow());
+            state.left(write);
         }
         leaving
     }

@@ -77,9 +77,7 @@ impl Log {
     /// to be synced.
     pub(in crate::storage) fn plan_resume(&self, applied: LogId) -> Option<ResumePlan> {
         let place = self.fold.index.place(applied.index).or_else(|| self.covered_at(applied))?;
-        // What has left the cache was synced.
-        let is_synced = self.tail.lsn_of(applied.index).is_none_or(|lsn| lsn <= self.synced_lsn);
-        if !is_synced && !bug!(CheckpointAheadOfSync) {
+        if !self.is_synced(applied) {
             return None;
         }
         let past = self.fold.index.past(applied.index);
@@ -97,6 +95,13 @@ impl Log {
             sealed: self.segments.sealed_before(u64::from(place.segment)),
             segments: self.segments(),
         })
+    }
+
+    /// Returns whether an entry that is applied is known to be synced.
+    pub(in crate::storage) fn is_synced(&self, applied: LogId) -> bool {
+        // What has left the cache was.
+        let lsn = self.tail.lsn_of(applied.index);
+        lsn.is_none_or(|lsn| lsn <= self.synced_lsn) || bug!(CheckpointAheadOfSync)
     }
 
     /// Returns where the entry is that the last checkpoint ends in, if it is that one: its slot may be gone.

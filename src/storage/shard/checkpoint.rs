@@ -176,6 +176,10 @@ impl Shard {
         if known.is_under_way || known.refuses().is_some() {
             return None;
         }
+        // Saving the state takes a while, in which nothing is applied.
+        if !self.applied().0.is_some_and(|applied| self.log().is_synced(applied)) {
+            return None;
+        }
         let (state, next_offsets, bytes_likely, streams) = {
             let state = self.state();
             let saved = state.save()?;

@@ -117,10 +117,12 @@ impl Gathered<'_> {
         Ok(())
     }
 
-    fn route(&self, action: Action, collection: &str) -> Result<Arc<Route>, Failure> {
+    fn route(&mut self, action: Action, collection: &str) -> Result<Arc<Route>, Failure> {
         let route = self.context.route(action, collection)?;
-        if let Some(kept) = &self.kept {
-            kept.check_collection(&route.collection)?;
+        let is_later = |kept: &Kept| kept.check_collection(&route.collection).is_err();
+        if self.kept.as_ref().is_some_and(is_later) {
+            // Refused as such, unless it is the repeat of a commit that was applied.
+            self.transaction.basis = Basis::Lost;
         }
         Ok(route)
     }
