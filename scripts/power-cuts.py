@@ -45,7 +45,8 @@ class Disk:
     def __init__(self, work):
         self.image, self.at = os.path.join(work, "image"), os.path.join(work, "disk")
         os.mkdir(self.at)
-        subprocess.run(["truncate", "-s", "1G", self.image], check=True)
+        # A node that is killed every second or two cleans less than it writes: in 500 cuts that is about 1 GB.
+        subprocess.run(["truncate", "-s", "4G", self.image], check=True)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
         self.mount()
 

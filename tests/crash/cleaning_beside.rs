@@ -1,4 +1,4 @@
-//! Cleanings beside what else happens: trims, failing calls, and nothing at all.
+//! Cleanings where calls to the disk fail, and of a shard at rest.
 
 use prkdb::storage::{
     CleanJob, CleanStep,
@@ -8,8 +8,7 @@ use prkdb::storage::{
 use super::{
     damage::files_of,
     oracle::{apply_rest, check_shard},
-    power::say,
-    shard::{CHECKPOINT_BYTES, Load, checkpoint, drive, open_with, run_all, run_with},
+    shard::{CHECKPOINT_BYTES, Load, checkpoint, drive, open_with, run_all},
 };
 
 /// Takes the purge mark as far as a cleaning wants it, and returns the cleaning; `None` where nothing is worth it.
@@ -33,43 +32,9 @@ fn commit(load: &Load) {
     result.unwrap();
 }
 
-/// Cleans all that there is to clean.
-fn clean_all(load: &Load) {
-    while let Some(job) = next_cleaning(load) {
-        let done = job.run(&mut |_| {}).unwrap();
-        load.shard.cleaned(job, done, &mut || {}).unwrap();
-        commit(load);
-    }
-}
-
 fn history(disk: &SimDisk) -> Vec<(String, usize)> {
     let all = files_of(disk).into_iter().filter(|(name, _)| name.ends_with(".history"));
     all.map(|(name, bytes)| (name, bytes.len())).collect()
-}
-
-#[test]
-fn what_is_trimmed_while_its_segments_are_cleaned_is_counted() {
-    let left = |meanwhile: bool| -> usize {
-        let mut load = run_with(7, 60, CHECKPOINT_BYTES);
-        load.go_on_without_keys(300);
-        load.takes_checkpoints = false;
-        let end = load.events_end();
-        load.trim_events(if meanwhile { end / 2 } else { end });
-        commit(&load);
-        let job = next_cleaning(&load).unwrap();
-        let done = job.run(&mut |_| {}).unwrap();
-        load.trim_events(end);
-        load.shard.cleaned(job, done, &mut || {}).unwrap();
-        commit(&load);
-        clean_all(&load);
-        history(&load.disk).iter().map(|(_, bytes)| bytes).sum()
-    };
-    let (before, meanwhile) = (left(false), left(true));
-    say(&format!("history left: trimmed before {before} bytes, meanwhile {meanwhile}"));
-    assert!(
-        meanwhile <= before + 4096,
-        "{meanwhile} bytes are left, {before} where it went before"
-    );
 }
 
 #[test]

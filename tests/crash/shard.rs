@@ -2,8 +2,6 @@
 
 #[path = "shard/transactions.rs"]
 mod transactions;
-#[path = "shard/trims.rs"]
-mod trims;
 
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
