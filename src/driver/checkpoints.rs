@@ -37,16 +37,11 @@ pub(super) struct Asked {
 type Work = Box<dyn FnOnce(&Shard) + Send>;
 
 /// What the thread was told to do; nothing more once it has ended.
+#[derive(Default)]
 pub(super) struct Orders {
     asked: Vec<Asked>,
     works: VecDeque<Work>,
     has_ended: bool,
-}
-
-impl Orders {
-    pub(super) fn new() -> Self {
-        Self { asked: Vec::new(), works: VecDeque::new(), has_ended: false }
-    }
 }
 
 /// A handle to a shard's checkpoints.

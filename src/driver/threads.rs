@@ -177,7 +177,7 @@ impl Driver {
             flush: Signal::default(),
             prepare: Signal::default(),
             checkpoint: Signal::default(),
-            orders: Mutex::new(checkpoints::Orders::new()),
+            orders: Mutex::default(),
             has_no_segment: AtomicBool::new(false),
         });
         let runs: [(&str, fn(&Shared)); 3] =

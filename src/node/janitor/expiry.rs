@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::next_look;
+use super::{BYTES_AT_ONCE, KEYS_AT_ONCE, next_look};
 use crate::{
     node::{
         core::{Node, ShardHandle},
@@ -22,9 +22,6 @@ use crate::{
 
 /// So often it is looked for keys that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Keys, and bytes of keys, that get their tombstones in one batch.
-const KEYS_AT_ONCE: usize = 1000;
-const BYTES_AT_ONCE: usize = 256 << 10;
 /// Between two batches others get their turn: at most 50,000 keys a second.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A batch is not waited for longer than this.

@@ -20,6 +20,10 @@ use crate::{driver::Purge, storage::log::entry::LogId};
 
 pub(crate) use retention::trim;
 
+/// Keys, and bytes of keys, that get their tombstones in one batch.
+const KEYS_AT_ONCE: usize = 1000;
+const BYTES_AT_ONCE: usize = 256 << 10;
+
 /// The purge mark of a log that Raft orders.
 #[derive(Debug)]
 pub(super) struct ThroughRaft {

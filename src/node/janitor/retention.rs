@@ -9,7 +9,7 @@ use prkdb_types::headers::Operation;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::next_look;
+use super::{BYTES_AT_ONCE, KEYS_AT_ONCE, next_look};
 use crate::{
     node::{
         core::{Node, ShardHandle},
@@ -23,10 +23,8 @@ use crate::{
 
 /// So often it is looked for partitions that hold too much.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Keys that are looked at, and keys, and bytes of them, that get their tombstones, at once.
+/// Keys that are looked at at once.
 const LOOKS_AT_ONCE: usize = 20_000;
-const KEYS_AT_ONCE: usize = 1000;
-const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// Trims a shard until `stop`.
 pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: CancellationToken) {
@@ -69,14 +67,12 @@ pub(crate) async fn trim(
 ) -> Result<(), Failure> {
     let mut has_written = false;
     let place = (partition, collection);
-    let swept = sweep_before(node, handle, place, point.log_start, &mut has_written).await;
-    let written = match swept {
-        Ok(()) => {
-            let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
-            node.write(handle.number, request, None).await
-        }
-        Err(failure) => Err(failure),
+    let written = async {
+        sweep_before(node, handle, place, point.log_start, &mut has_written).await?;
+        let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
+        node.write(handle.number, request, None).await
     };
+    let written = written.await;
     // Keys that have gone are gone.
     let in_part = |failure: Failure| {
         let outcome = if has_written { Outcome::Unknown } else { failure.outcome };

@@ -151,20 +151,13 @@ impl Overlay {
         first.map(|((_, key), pending)| (key.clone(), pending.entry))
     }
 
-    /// Returns the last entry under way with keys of a collection that are not looked at here.
-    pub(super) fn opaque_in(&self, state: &State, collection: u32) -> Option<u64> {
+    /// Returns the last entry under way of which it is not known here what it does to the keys of a collection:
+    /// with a batch, or with the end of a partition.
+    pub(super) fn unsettled_in(&self, state: &State, collection: u32) -> Option<u64> {
         let hosts = |partition| state.partition(partition).map(|stats| stats.collection);
-        let opaque =
-            self.opaque.iter().filter(|(partition, _)| hosts(**partition) == Some(collection));
-        opaque.map(|(_, entry)| *entry).max()
-    }
-
-    /// Returns the last entry under way with which partitions of a collection go.
-    pub(super) fn dropped_in(&self, state: &State, collection: u32) -> Option<u64> {
-        let hosts = |partition| state.partition(partition).map(|stats| stats.collection);
-        let dropped =
-            self.dropped.iter().filter(|(partition, _)| hosts(**partition) == Some(collection));
-        dropped.map(|(_, entry)| *entry).max()
+        let marks = self.opaque.iter().chain(&self.dropped);
+        let of_it = marks.filter(|(partition, _)| hosts(**partition) == Some(collection));
+        of_it.map(|(_, entry)| *entry).max()
     }
 
     /// Returns whether a key has, or may get, a value: for the limit on new keys.

@@ -291,8 +291,7 @@ impl Sequencer {
                 return Err(refused(ErrorCode::PartitionNotFound, message));
             };
             if !bug!(OverlayNotConsulted) {
-                let under_way = self.overlay.opaque_in(state, *collection);
-                if let Some(entry) = under_way.or(self.overlay.dropped_in(state, *collection)) {
+                if let Some(entry) = self.overlay.unsettled_in(state, *collection) {
                     return Err(Verdict::WaitFor(entry));
                 }
                 let changed = self.overlay.first_written(*collection, from, to, |key, version| {
