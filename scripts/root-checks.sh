@@ -59,6 +59,18 @@ prkdb status >"$work/status" 2>&1 || code=$?
 [ "$code" -eq 10 ] && grep -q disk_full "$work/status" || fail "status ($code): $(cat "$work/status")"
 echo "full after $refused values: refused by name, reads go on, status 10"
 
+for n in 1 2 3; do
+  kill -9 "$node"
+  wait "$node" 2>/dev/null || true
+  : >"$work/ready"
+  "$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
+    --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
+  node=$!
+  until_ready "the node did not start on the full disk, start $n"
+  [ "$(prkdb get before)" = full ] || fail "reads do not go on after start $n"
+done
+echo "killed and started three times on the full disk"
+
 rm "$work/disk/filler"
 for n in $(seq 100); do
   if prkdb put after "room $n" --retries 0 >/dev/null 2>&1; then break; fi

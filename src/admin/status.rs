@@ -83,7 +83,8 @@ fn reasons(node: &Node, space: Option<(u64, u64)>) -> Vec<v1::Reason> {
                 "the clock was set forward: the time of shard {number} is {skew_ms} ms behind it and \
                  follows slowly"
             );
-            let hint = "check the machine's clock; keys expire later by that much until then";
+            let hint = "check the machine's clock; keys expire later by that much until then. A start believes \
+                        the clock: if it is right now, restart the node";
             tell(v1::Severity::Degraded, "clock_skew", shard, message, hint);
         }
         let index_bytes = handle.shard.stats().index_bytes;

@@ -62,8 +62,9 @@ async fn truncate(
     let (from, end) = (found.bounds.log_start, found.bounds.high_watermark);
     let log_start = found.offset.clamp(from, end);
     let trimmed = log_start - from;
+    let begun = handle.shard.log_start(place.partition);
     if let Some(point) = handle.shard.trim_point(place.partition, log_start) {
-        trim(node, handle, (place.partition, route.collection.id), point).await?;
+        trim(node, handle, (place.partition, route.collection.id), (begun, point)).await?;
     }
     Ok(reply::Partition { number: place.number, log_start, trimmed })
 }

@@ -4,7 +4,7 @@ mod settings;
 mod truncate;
 
 use prkdb_client::{Client, ClientError, CollectionChanges, Listing as Which, Ttl, wire};
-use prkdb_types::ErrorCode;
+use prkdb_types::{ErrorCode, SettingsError};
 
 pub use self::settings::PartitionerArg;
 use self::settings::{
@@ -13,7 +13,7 @@ use self::settings::{
 };
 use crate::commands::{
     complete,
-    failure::Result,
+    failure::{Failure, Result},
     output::{Cell, Column, Format, Kind, Listing, Object, TimeStyle, UnitStyle},
     session::{self, Session},
 };
@@ -228,6 +228,11 @@ fn row(state: &wire::CollectionState) -> Vec<Cell> {
 }
 
 async fn create(session: &mut Session, args: &CreateArgs) -> Result {
+    if args.partitions == 0 {
+        // On the wire it means as many as a collection has by default.
+        let message = SettingsError::Partitions(0).to_string();
+        return Err(Failure::of(ErrorCode::InvalidArgument, message).into());
+    }
     let client = session.client().await?;
     let created = session.writing(client.create_collection(&args.name, settings(args))).await;
     let (collection, is_changed) = match created {

@@ -61,6 +61,7 @@ pub struct Builder {
     checkpoint_bytes: u64,
     clock: Option<Arc<dyn Clock>>,
     disk: Option<Arc<dyn Disk>>,
+    keeps_log: bool,
 }
 
 impl Default for Builder {
@@ -73,6 +74,7 @@ impl Default for Builder {
             checkpoint_bytes: CHECKPOINT_BYTES,
             clock: None,
             disk: None,
+            keeps_log: false,
         }
     }
 }
@@ -128,6 +130,13 @@ impl Builder {
         self
     }
 
+    /// Leaves the log as it is until somebody says what of it is read.
+    #[must_use]
+    pub(super) fn keeping_log(mut self) -> Self {
+        self.keeps_log = true;
+        self
+    }
+
     /// Opens the database: locks the directory, reads the log, and starts the threads.
     ///
     /// # Errors
@@ -148,6 +157,12 @@ impl Builder {
         };
         let directory = Arc::new(open_directory(path, &disk, clock.as_ref())?);
         let shard = Arc::new(self.open_shard(&directory, &disk, clock.as_ref())?);
+        if let Err(error) = directory.begin_ballast(disk.as_ref()) {
+            warn!(%error, "no room for the reserve that a full disk is met with");
+        }
+        if self.keeps_log {
+            shard.keep_from(0);
+        }
         let applier = Arc::new(Applier::default());
         let mode = match self.durability {
             Durability::Sync => FlushMode::Synced,
@@ -256,7 +271,12 @@ impl Builder {
         };
         let mut rng = random(&dir)?;
         let now_ms = clock.wall_ms();
-        let (shard, recovery) = Shard::open(Arc::clone(disk), &dir, &options, &mut rng, now_ms)?;
+        let judged = Shard::judge(Arc::clone(disk), &dir, &options, &mut rng, now_ms)?;
+        // Only now: a directory that is refused is left as it is.
+        if let Err(error) = directory.make_room(disk.as_ref()) {
+            warn!(%error, "the reserve stays, whatever room there is");
+        }
+        let (shard, recovery) = judged.settle()?;
         info!(
             dir = %dir.display(),
             entries = recovery.entries,
@@ -307,9 +327,5 @@ fn open_directory(
     clock: &dyn Clock,
 ) -> Result<DataDir, DbError> {
     let wanted = Wanted { kind: Kind::Embedded, node_id: NODE_ID, cluster_id: None };
-    let directory = DataDir::open(disk.as_ref(), path, &wanted, clock, &mut random(path)?)?;
-    if let Err(error) = directory.ensure_ballast(disk.as_ref()) {
-        warn!(%error, "no room for the reserve that a full disk is met with");
-    }
-    Ok(directory)
+    Ok(DataDir::open(disk.as_ref(), path, &wanted, clock, &mut random(path)?)?)
 }

@@ -84,8 +84,11 @@ impl Inner {
             cleaner.stop();
             driver.stop();
             self.applier.stop();
-            // A panic of the thread left its waiters without an answer, which they take for unknown.
-            let _ended = applier.join();
+            // A panic of the thread left its waiters without an answer, which they take for unknown. One who
+            // hears an answer may drop the last of the database: its thread cannot wait for itself.
+            if applier.thread().id() != thread::current().id() {
+                let _ended = applier.join();
+            }
             // One of this one harmed nothing but itself: what it writes is right by itself.
             let _ended = janitor.join();
         }

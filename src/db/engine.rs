@@ -155,14 +155,18 @@ impl Engine {
             return reply(Err(refusal));
         }
         core.waiting.push_back(Submission { request, reply });
+        let mut told = Vec::new();
         if core.waiting.len() == 1 {
             core.waits_for = None;
-            self.advance(&mut core);
+            self.advance(&mut core, &mut told);
         }
+        drop(core);
+        tell(told);
     }
 
-    /// Decides what waits, as far as it can be.
-    fn advance(&self, core: &mut Core) {
+    /// Decides what waits, as far as it can be. What is answered at once is told when nothing is locked: who
+    /// hears of it may call again, or drop the last of the database.
+    fn advance(&self, core: &mut Core, told: &mut Vec<Told>) {
         while core.waits_for.is_none() && core.sequencer.has_room() {
             let Some(Submission { request, reply }) = core.waiting.pop_front() else { return };
             let now = core.log_clock.now(self.clock.wall_ms(), self.clock.monotonic());
@@ -173,9 +177,9 @@ impl Engine {
                     core.waiting.push_front(Submission { request, reply });
                 }
                 // Never: nothing is gathered from one write to the next.
-                Verdict::Full => reply(Err(DbError::Closed)),
+                Verdict::Full => told.push((reply, Err(DbError::Closed))),
                 Verdict::Answered { rests_on: None, answer } => {
-                    reply(self.answered(answer, None));
+                    told.push((reply, self.answered(answer, None)));
                 }
                 Verdict::Answered { rests_on: Some(entry), answer } => {
                     core.resting.entry(entry).or_default().push((reply, answer));
@@ -208,18 +212,21 @@ impl Engine {
 
     /// Hears that entries up to `sequence` are applied, the last one as `revision`.
     pub(super) fn applied(&self, sequence: u64, revision: u64) {
+        let mut told = Vec::new();
         let mut core = self.core();
         core.sequencer.resolved(sequence);
         while let Some(entry) = core.resting.first_entry().filter(|entry| *entry.key() <= sequence)
         {
             for (reply, answer) in entry.remove() {
-                reply(self.answered(answer, Some(revision)));
+                told.push((reply, self.answered(answer, Some(revision))));
             }
         }
         if core.waits_for.is_none_or(|entry| entry <= sequence) {
             core.waits_for = None;
-            self.advance(&mut core);
+            self.advance(&mut core, &mut told);
         }
+        drop(core);
+        tell(told);
     }
 
     /// Answers when everything that was appended before the call is synced.
@@ -278,6 +285,15 @@ impl Engine {
             let known = catalog.collections.get(&id);
             known.map_or_else(|| id.to_string(), |known| known.name.as_str().to_owned())
         })
+    }
+}
+
+/// An answer, and whose it is.
+type Told = (OnDone, Result<Done, DbError>);
+
+fn tell(told: Vec<Told>) {
+    for (reply, answer) in told {
+        reply(answer);
     }
 }
 

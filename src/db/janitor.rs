@@ -66,10 +66,12 @@ struct Work {
 impl Work {
     fn run(&mut self) {
         while !self.is_stopped_within(LOOK_EVERY) {
-            // Whatever is refused is tried at the next look.
-            if let Err(error) = self.sweep().and_then(|()| self.retain()) {
-                debug!(%error, "expiry and retention go on later");
+            // Whatever is refused is tried at the next look: a full disk refuses tombstones, and takes what
+            // gives room back.
+            if let Err(error) = self.sweep() {
+                debug!(%error, "expiry goes on later");
             }
+            self.retain();
         }
     }
 
@@ -108,12 +110,16 @@ impl Work {
     }
 
     /// Lets partitions begin later that hold more than they should.
-    fn retain(&mut self) -> Result<(), DbError> {
+    fn retain(&mut self) {
         let now_ms = self.now_ms();
         for overdue in self.engine.shard.overdue(now_ms) {
             let place = (overdue.partition, overdue.collection);
-            trim(&self.engine, place, overdue.point, || self.is_stopped_within(Duration::ZERO))?;
+            let is_stopped = || self.is_stopped_within(Duration::ZERO);
+            if let Err(error) =
+                trim(&self.engine, place, (overdue.begun, overdue.point), is_stopped)
+            {
+                debug!(partition = overdue.partition, %error, "trimmed later");
+            }
         }
-        Ok(())
     }
 }

@@ -201,8 +201,9 @@ impl Stream {
         };
         let collection = self.collection.id();
         self.db.beside(move |db| {
+            let begun = db.shard().log_start(place);
             if let Some(point) = db.shard().trim_point(place, before) {
-                trim(db.engine(), (place, collection), point, || false)?;
+                trim(db.engine(), (place, collection), (begun, point), || false)?;
             }
             Ok(db.shard().stream_bounds(place).log_start)
         })

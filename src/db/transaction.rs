@@ -60,7 +60,8 @@ impl Transaction {
         let snapshot = Arc::new(db.shard().snapshot());
         let default = catalog::default_of(&db);
         let began = db.engine().clock.monotonic();
-        let buffer = Buffer::new(config.isolation, config.bytes_max);
+        let entry_bytes = usize::try_from(ENTRY_BYTES_MAX).unwrap_or(usize::MAX);
+        let buffer = Buffer::new(config.isolation, config.bytes_max.min(entry_bytes));
         Self {
             db,
             snapshot,

@@ -12,12 +12,12 @@ pub(super) const BYTES_AT_ONCE: usize = 256 << 10;
 /// Keys that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 20_000;
 
-/// Lets a partition of a collection begin later. The keys go first whose latest record goes. Asked between
+/// Lets a partition of a collection begin later, that began at an offset when the point was found. The keys go first whose latest record goes. Asked between
 /// two batches, `is_stopped` ends it: it is done again whole, or never.
 pub(super) fn trim(
     engine: &Engine,
     place: (u32, u32),
-    point: TrimPoint,
+    (begun, point): (Option<u64>, TrimPoint),
     is_stopped: impl Fn() -> bool,
 ) -> Result<(), DbError> {
     let log_start = point.log_start;
@@ -36,7 +36,9 @@ pub(super) fn trim(
         }
         behind = Some(last);
     }
-    engine.write(WriteRequest::trim(partition, point, engine.clock.wall_ms()))?;
+    if let Some(point) = engine.shard.still_to_trim(partition, begun, point) {
+        engine.write(WriteRequest::trim(partition, point, engine.clock.wall_ms()))?;
+    }
     debug!(partition, log_start, "trimmed");
     Ok(())
 }

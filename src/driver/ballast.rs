@@ -62,4 +62,8 @@ impl Reserve for Ballast {
             .ensure_ballast(self.disk.as_ref())
             .map_err(|error: DirError| io::Error::other(error))
     }
+
+    fn is_lacking(&self) -> bool {
+        self.directory.lacks_ballast()
+    }
 }

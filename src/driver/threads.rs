@@ -66,6 +66,10 @@ pub(crate) trait Reserve: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the disk says.
     fn restore(&self) -> io::Result<()>;
+    /// Returns whether there was no room for it at the start, and it is not there yet.
+    fn is_lacking(&self) -> bool {
+        false
+    }
 }
 
 /// What both threads and every handle share.
@@ -189,6 +193,8 @@ impl Driver {
             match named.spawn(move || run(&shared)) {
                 Ok(thread) => driver.threads.push(thread),
                 Err(error) => {
+                    // Nobody prepares one, and what is left can wait for the next start.
+                    driver.shared.has_no_segment.store(true, Ordering::Release);
                     driver.stop();
                     return Err(error);
                 }
@@ -372,7 +378,7 @@ fn run_preparer(shared: &Shared) {
         // Whoever waits for a segment asks again and again: a disk without room is not tried as often.
         let wake = match retry.take() {
             Some(limit) => shared.prepare.pause(limit),
-            None => shared.prepare.wait(None),
+            None => shared.prepare.wait(shared.reserve.is_lacking().then_some(FULL_DISK_RETRY)),
         };
         if wake == Wake::Stop {
             return;
@@ -412,6 +418,10 @@ fn run_preparer(shared: &Shared) {
         }
         sidecars::write(shared.number, &shared.shard);
         shared.checkpoint.wake();
+        if !has_released && retry.is_none() && shared.reserve.is_lacking() {
+            // Without it is how it started: whoever writes is not kept from that.
+            let _later = shared.reserve.restore();
+        }
         if has_released && retry.is_none() {
             has_released = shared.reserve.restore().is_err();
             shared.shard.on_reserve(has_released);

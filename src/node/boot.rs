@@ -78,9 +78,6 @@ pub(super) fn try_open_directory(config: &Config, clock: &dyn Clock) -> Result<D
     if directory.privacy() == Privacy::Tightened {
         warn!(dir = %config.data_dir.display(), "directory was open to others: made private");
     }
-    if let Err(error) = directory.ensure_ballast(&RealDisk) {
-        warn!(%error, "no room for the reserve that a full disk is met with");
-    }
     Ok(directory)
 }
 
@@ -125,6 +122,9 @@ pub(super) fn open_shards(
     for number in existing_shards(data_dir)? {
         judged.push((number, judge_shard(node, data_dir, number)?));
     }
+    if let Err(error) = directory.make_room(&RealDisk) {
+        warn!(%error, "the reserve stays, whatever room there is");
+    }
     if judged.is_empty() {
         judged.push((0, create_shard(node, data_dir, 0)?));
     }
@@ -145,6 +145,9 @@ pub(super) fn open_shards(
     let places = catalog.collections.values().flat_map(|row| &row.partitions);
     if let Some(lost) = places.map(|place| place.shard).find(|shard| !hosts(*shard)) {
         return Err(missing(data_dir, lost));
+    }
+    if let Err(error) = directory.begin_ballast(&RealDisk) {
+        warn!(%error, "no room for the reserve that a full disk is met with");
     }
     Ok(shards)
 }

@@ -1,6 +1,12 @@
 //! What ends a node, and the exit code of the process it ends.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use prkdb_types::ErrorCode;
 
@@ -78,13 +84,11 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
-    /// The node did not stop within its time.
-    #[error("stop took more than {} s: {left}", limit.as_secs())]
+    /// The node did not finish its writes within its time.
+    #[error("stop took more than {} s: some writes were not applied", limit.as_secs())]
     ShutdownTimeout {
         /// The time it had.
         limit: Duration,
-        /// What was left.
-        left: String,
     },
 }
 
@@ -114,7 +118,17 @@ impl NodeError {
     }
 
     /// Returns what the operator can do; empty where there is nothing to say.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> Cow<'static, str> {
+        if let Self::Shard { source: StorageError::Corrupt { path, .. }, .. } = self
+            && let Some(data_dir) = data_dir_of(path)
+        {
+            let named = quoted(&data_dir.display().to_string());
+            return format!("see what is damaged: prkdb wal verify --data-dir {named}").into();
+        }
+        self.fixed_hint().into()
+    }
+
+    fn fixed_hint(&self) -> &'static str {
         match self {
             Self::Config { hint, .. } => hint,
             Self::Bind { source, .. } => match source.kind() {
@@ -133,4 +147,22 @@ impl NodeError {
             _ => "",
         }
     }
+}
+
+/// Returns a word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Returns the data directory that a shard's directory, or a file in one, lies in.
+fn data_dir_of(path: &Path) -> Option<&Path> {
+    let is_shards = |path: &&Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("shard-"))
+    };
+    path.ancestors().find(is_shards)?.parent()
 }

@@ -57,7 +57,7 @@ pub(super) fn check(config: &Config, clock: &dyn Clock) -> Result<(), NodeError>
 
 /// Raises the soft limit of open files as far as allowed, and returns it: every segment of the log is a
 /// file, beside every connection.
-fn raise_files() -> u64 {
+pub(crate) fn raise_files() -> u64 {
     let mut limits = getrlimit(Resource::Nofile);
     let (current, allowed) = (limits.current, limits.maximum);
     limits.current = allowed;

@@ -38,5 +38,6 @@ pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
 pub(crate) use janitor::trim;
+pub(crate) use machine::raise_files;
 pub use raft::{LOG_FILTER, Members};
 pub use run::{Process, Ready, Stopped, run};

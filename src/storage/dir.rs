@@ -20,7 +20,10 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use prkdb_types::ErrorCode;
@@ -177,6 +180,14 @@ pub enum Age {
     Existing,
 }
 
+/// A directory that is to become a data directory, locked until this is dropped.
+#[derive(Debug)]
+pub struct Reserved(
+    /// Never read: the lock ends when the file is closed.
+    #[expect(dead_code, reason = "held, not read")]
+    Arc<dyn DiskFile>,
+);
+
 /// A data directory that this process has locked, until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -184,6 +195,8 @@ pub struct DataDir {
     identity: Identity,
     age: Age,
     privacy: Privacy,
+    /// There was no room for the ballast at the start.
+    lacks_ballast: AtomicBool,
     /// Never read: the lock ends when the file is closed.
     _lock: Arc<dyn DiskFile>,
 }
@@ -228,7 +241,8 @@ impl DataDir {
             identity.write(disk, path)?;
             (identity, Age::New)
         };
-        Ok(Self { path: path.into(), identity, age, privacy, _lock: lock })
+        let lacks_ballast = AtomicBool::new(false);
+        Ok(Self { path: path.into(), identity, age, privacy, lacks_ballast, _lock: lock })
     }
 
     /// Says whose a directory is and changes nothing; `None` where there is nothing in it yet.
@@ -275,6 +289,14 @@ impl DataDir {
         }
     }
 
+    /// Locks a directory that is to become a data directory, as long as what it returns lives.
+    ///
+    /// # Errors
+    /// `Locked` if another process has it; `Io`.
+    pub fn reserve(disk: &dyn Disk, path: &Path) -> Result<Reserved, DirError> {
+        lock::lock(disk, path).map(Reserved)
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -295,6 +317,21 @@ impl DataDir {
         self.privacy
     }
 
+    /// Makes sure, at a start, that the ballast is there; remembers that it is not.
+    ///
+    /// # Errors
+    /// As [`DataDir::ensure_ballast`].
+    pub fn begin_ballast(&self, disk: &dyn Disk) -> Result<(), DirError> {
+        let done = self.ensure_ballast(disk);
+        self.lacks_ballast.store(done.is_err(), Ordering::Release);
+        done
+    }
+
+    /// Returns whether there was no room for the ballast at the start, and it is not there yet.
+    pub fn lacks_ballast(&self) -> bool {
+        self.lacks_ballast.load(Ordering::Acquire)
+    }
+
     /// Makes sure that the ballast is there, with blocks, and durable.
     ///
     /// # Errors
@@ -310,9 +347,35 @@ impl DataDir {
         }
         .map_err(failed)?;
         // Also where the file has its length: whether its blocks were synced nobody knows.
-        file.allocate(0, BALLAST_BYTES).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        sync_name(disk, &path)
+        if let Err(source) = file.allocate(0, BALLAST_BYTES).and_then(|()| file.sync_all()) {
+            // A part of it is no reserve, and takes the room that others are out of.
+            let _removed = disk.remove(&path);
+            return Err(failed(source));
+        }
+        sync_name(disk, &path)?;
+        self.lacks_ballast.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives the ballast up where the disk has no more room than that: a log that is opened may need some.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn make_room(&self, disk: &dyn Disk) -> Result<(), DirError> {
+        let space = disk.space(&self.path);
+        let space = space.map_err(|source| io_error("ask for room on", &self.path, source))?;
+        if space.free >= BALLAST_BYTES {
+            return Ok(());
+        }
+        let path = self.path.join(BALLAST);
+        match disk.remove(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(io_error("remove", &path, source)),
+            Ok(()) => {
+                let synced = disk.sync_dir(&self.path);
+                synced.map_err(|source| io_error("sync", &self.path, source))
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod engine;
 mod held;
+mod trims;
 mod ttl;
 
 use std::{

@@ -135,6 +135,7 @@ impl JudgedShard {
             relocation: Mutex::new(()),
             segments,
             roots: ArcSwap::default(),
+            keep_from: AtomicU64::new(u64::MAX),
             groups_with_readers: AtomicU32::new(0),
             log_time_ms: AtomicI64::new(i64::MIN),
             catalog: ArcSwap::default(),
@@ -168,6 +169,8 @@ pub struct Shard {
     relocation: Mutex<()>,
     segments: Arc<Segments>,
     roots: ArcSwap<Roots>,
+    /// Entries from this index on are read by it, and stay where they are.
+    keep_from: AtomicU64,
     /// So many more groups of entries are shown to readers as they are applied.
     groups_with_readers: AtomicU32,
     /// The log's time as applied: what is expired by it, readers do not see.

@@ -220,6 +220,23 @@ fn an_empty_directory_that_is_there_stays_and_is_filled() {
 }
 
 #[test]
+fn a_directory_that_another_process_has_is_not_filled() {
+    let node = used();
+    ok(&node.run("backup create b.prkdb"));
+    let place = path(&node.home, "place");
+    fs::create_dir(&place).unwrap();
+    // As a node does that starts there meanwhile.
+    let lock = fs::File::create(place.join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    let said = node.run("backup restore b.prkdb --data-dir place");
+    assert_eq!((said.code, said.stderr.contains("in use")), (15, true), "{}", said.stderr);
+    let names = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["LOCK"], "nothing is left there");
+    drop(lock);
+    ok(&node.run("backup restore b.prkdb --data-dir place"));
+}
+
+#[test]
 fn a_backup_that_is_cut_short_leaves_no_file() {
     let fake = Fake::new();
     let said = fake.run("backup create b.prkdb --retries 0");

@@ -253,6 +253,24 @@ fn damage_is_found_by_a_check_and_nothing_is_cut() {
 }
 
 #[test]
+fn a_damaged_log_names_the_command_that_looks_at_it() {
+    let home = used();
+    fs::remove_file(&segments(&home)[1]).unwrap();
+    for said in [check(&home, "d"), start(&home, "d")] {
+        let told = said.stderr.lines().find_map(|line| line.split_once("hint: "));
+        let command = told.unwrap().1.split_once(": prkdb ").unwrap().1;
+        assert_eq!(command, "wal verify --data-dir d", "{}", said.stderr);
+        let looked = home.run(command);
+        assert_eq!(
+            (looked.code, looked.stderr.contains("no such file")),
+            (12, true),
+            "{}",
+            looked.stderr
+        );
+    }
+}
+
+#[test]
 fn a_check_of_a_directory_after_a_kill_changes_nothing() {
     let home = used();
     let before = content(&home.dir.path().join("d"));

@@ -1,13 +1,17 @@
 //! Logs that are cleaned: what is needless goes and gives its room back, and nothing else does, whenever
 //! the power goes.
 
-use std::{ops::Bound, path::Path, sync::Arc};
+use std::{
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use prkdb::storage::{
     CleanStep,
     bug::{self, Bug},
     disk::{Disk, sim::SimDisk},
-    log::inspect::{self, CutPlan, Depth, LogOwner},
+    log::inspect::{self, CutPlan, Depth, LogOwner, LogReport},
 };
 
 use super::{
@@ -340,6 +344,57 @@ fn a_cleaned_log_is_cut_behind_its_checkpoint_and_nowhere_else() {
 }
 
 #[test]
+fn a_cleaned_log_that_misses_a_segment_is_cut_there_and_nowhere_before() {
+    let mut load = run_cleaned(5, 300);
+    load.takes_checkpoints = false;
+    let owner = LogOwner { shard: 1, cluster_id: [5; 16] };
+    let verify = |disk: &SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        inspect::verify(&disk, Path::new(DIR), owner, Depth::Records).unwrap()
+    };
+    let from_checkpoint = |report: &LogReport| -> Vec<(u64, u64, PathBuf)> {
+        let first = report.resume.unwrap().0;
+        let segments = report.segments.iter().filter(|it| it.is_read && it.number >= first);
+        let segments = segments.map(|it| (it.number, it.end, it.path.clone()));
+        segments.filter(|(_, _, path)| path.extension().is_some_and(|it| it == "log")).collect()
+    };
+    let segments = loop {
+        load.shard.mark_synced();
+        load.drive();
+        let segments = from_checkpoint(&verify(&load.disk.clone_image()));
+        if segments.len() > 4 {
+            break segments;
+        }
+        load.go_on_without_keys(load.models.len() + 5);
+    };
+    // The loss of the newest cannot be told from one that never was.
+    for pair in segments.windows(2).take(segments.len() - 2) {
+        let [(before, end, _), (number, _, path)] = pair else { unreachable!() };
+        for is_lost in [false, true] {
+            let disk = load.disk.clone_image();
+            if is_lost {
+                disk.lose_file(path).unwrap();
+            } else {
+                disk.flip_bit(path, 100, 3).unwrap();
+            }
+            let report = verify(&disk);
+            let damage = report.damage.as_ref().unwrap();
+            assert_eq!(&damage.path, path, "segment {number}, lost: {is_lost}");
+            assert_eq!(report.end, Some((*before, *end)), "segment {number}, lost: {is_lost}");
+            let plan = CutPlan::at_end(&report);
+            assert!(!plan.loses_history(&report));
+            inspect::cut_in_place(&disk, Path::new(DIR), &report, &plan, 78).unwrap();
+            let again = verify(&disk);
+            assert!(again.damage.is_none(), "{:?}", again.damage);
+            let count = usize::try_from(report.last.unwrap().index + 1).unwrap();
+            let shard = open_with(&disk, CHECKPOINT_BYTES);
+            apply_rest(&shard).unwrap();
+            check_shard(&shard, &load, (count, count)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn without_its_checkpoint_a_cleaned_log_is_refused_and_not_read_in_part() {
     let load = run_cleaned(5, 300);
     load.shard.mark_synced();
@@ -351,5 +406,10 @@ fn without_its_checkpoint_a_cleaned_log_is_refused_and_not_read_in_part() {
         let error = super::shard::try_open_with(&disk, CHECKPOINT_BYTES).unwrap_err();
         say(&format!("{name}: {error}"));
         assert!(error.to_string().contains("corrupt"), "{name}: {error}");
+        let disk = load.disk.clone_image();
+        disk.lose_file(&Path::new(DIR).join(&name)).unwrap();
+        let error = super::shard::try_open_with(&disk, CHECKPOINT_BYTES).unwrap_err();
+        say(&format!("{name}, gone: {error}"));
+        assert!(error.to_string().contains("corrupt"), "{name}, gone: {error}");
     }
 }

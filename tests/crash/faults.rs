@@ -1,8 +1,13 @@
 //! The n-th call to the disk fails, for every n: nothing acknowledged is lost, nothing is tried again.
 
+use std::path::Path;
+
 use prkdb::storage::{
     StorageError,
-    disk::sim::{Calls, Failure, Fault, Loss, Repeat, SimDisk},
+    disk::{
+        Disk as _, is_disk_full,
+        sim::{Calls, Failure, Fault, Loss, Repeat, SimDisk},
+    },
     log::entry::Vote,
 };
 
@@ -10,7 +15,7 @@ use super::{
     load,
     model::{LogModel, Op},
     power::{Lens, clear, say},
-    rig::{Rig, new_disk, open},
+    rig::{DIR, Rig, new_disk, open},
 };
 
 const FAILURES: [Failure; 4] = [Failure::Io, Failure::Full, Failure::Quota, Failure::ShortWrite];
@@ -150,4 +155,37 @@ fn no_failing_call_of_a_recovery_loses_anything() {
     let runs: usize =
         (1..3).map(|seed| sweep_recovery(seed).unwrap_or_else(|error| panic!("{error}"))).sum();
     say(&format!("{runs} recoveries with a failing call"));
+}
+
+#[test]
+fn a_start_that_finds_no_room_leaves_nothing_behind_and_may_take_what_was_prepared() {
+    let (mut refused, mut copied) = (0, 0);
+    for seed in 1..=2 {
+        let load = super::power::record(seed, 60, clear, super::rig::Driver::Right);
+        for image in load.images.iter().step_by(3) {
+            let bounds = load.history.bounds_at(image.boundary());
+            let disk = image.crash(Loss::None);
+            let used = |disk: &SimDisk| {
+                let space = disk.space(Path::new(DIR)).unwrap();
+                space.total - space.free
+            };
+            // Not a whole segment, and ext4 gives what there is.
+            disk.set_capacity(Some(used(&disk) + (8 << 10)));
+            match open(&disk) {
+                Ok((_, recovery)) => copied += usize::from(recovery.copied_entries > 0),
+                Err(StorageError::Io { source, .. }) if is_disk_full(&source) => {
+                    let (then, hash) = (used(&disk), disk.hash());
+                    assert!(open(&disk).is_err());
+                    assert_eq!((used(&disk), disk.hash()), (then, hash), "load {seed}");
+                    refused += 1;
+                }
+                Err(other) => panic!("load {seed}: {other}"),
+            }
+            disk.set_capacity(None);
+            let read = LogModel::of(&open(&disk).unwrap().0).unwrap();
+            load.history.explain(&read, bounds).unwrap();
+        }
+    }
+    say(&format!("starts without room: {refused} refused, {copied} had what was prepared"));
+    assert!(refused > 20 && copied > 20, "{refused} refused, {copied} copied");
 }

@@ -282,3 +282,23 @@ fn a_sector_that_is_lost_doubled_or_swapped_is_refused_where_it_was_synced() {
     }
     super::power::say(&format!("{refusals} sectors lost, doubled or swapped: all refused"));
 }
+
+#[test]
+fn the_size_of_a_log_is_that_of_its_files() {
+    for seed in 1..=8 {
+        let disk = new_disk();
+        let mut rig = Rig::open(&disk, clear(&disk), LogModel::default()).unwrap();
+        load::run(&mut rig, seed, 120).unwrap();
+        let of_files = || files_of(&disk).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        assert_eq!(rig.log.log_bytes(), of_files(), "load {seed}");
+        drop(rig);
+        // Twice: the tail of the last segment is cut off when something stands behind it.
+        for _ in 0..2 {
+            let state = LogModel::of(&open(&disk).unwrap().0).unwrap();
+            let mut rig = Rig::open(&disk, clear(&disk), state).unwrap();
+            assert_eq!(rig.log.log_bytes(), of_files(), "load {seed}, opened again");
+            load::run(&mut rig, seed, 10).unwrap();
+            assert_eq!(rig.log.log_bytes(), of_files(), "load {seed}, gone on");
+        }
+    }
+}

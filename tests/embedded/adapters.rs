@@ -1,13 +1,18 @@
 //! The adapters of this engine keep what their tiers promise.
 
-use std::sync::Arc;
+use std::{fs, path::PathBuf, sync::Arc};
 
-use prkdb::db::adapter::{SegmentedLog, WalStorage};
+use prkdb::db::{
+    Durability, PrkDb,
+    adapter::{SegmentedLog, WalStorage},
+};
 use prkdb_types::adapter::{
     AdapterError, LogLimit, ReadSet, StorageAdapter, WriteBatch,
     conformance::{self, Fixture, wait},
 };
 use tempfile::TempDir;
+
+use super::until;
 
 struct Wal(TempDir);
 
@@ -72,6 +77,53 @@ fn a_trimmed_log_is_trimmed_when_it_is_opened_again() {
 }
 
 #[test]
+fn what_is_not_trimmed_stays_readable_however_much_is_cleaned() {
+    const ONE: LogLimit = LogLimit { commits: 1, bytes: 1 << 20 };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let open = || {
+        let builder = PrkDb::builder().with_data_dir(&data).with_durability(Durability::Relaxed);
+        let builder = builder.with_segment_bytes(4 << 20).with_checkpoint_bytes(2 << 20);
+        SegmentedLog::open_with(builder).unwrap()
+    };
+    let files = || -> u64 {
+        let shard = fs::read_dir(data.join("shard-0000000000")).unwrap();
+        let files = shard.map(|file| file.unwrap().path());
+        let of_log =
+            |path: &PathBuf| path.extension().is_some_and(|it| it == "log" || it == "history");
+        // One that is removed meanwhile has no size.
+        files.filter(of_log).filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+    };
+    let log = open();
+    let value = vec![7; 256 << 10];
+    let append = |number: u32| {
+        let batch = WriteBatch::new().put(number.to_string(), value.clone());
+        wait(log.apply(batch)).unwrap().revision
+    };
+    let revisions: Vec<_> = (0..160).map(append).collect();
+    let before = files();
+    // In the middle of a segment, of about ten.
+    log.trim_log(revisions[70]).unwrap();
+    let check = |log: &SegmentedLog| {
+        for revision in &revisions[70..] {
+            assert_eq!(log.log(*revision, ONE).unwrap()[0].revision, *revision);
+        }
+        let refused = log.log(revisions[69], ONE).unwrap_err();
+        assert!(
+            matches!(refused, AdapterError::Compacted { oldest } if oldest <= revisions[70]),
+            "{refused}"
+        );
+    };
+    until("what is trimmed gives its room back", || files() + (12 << 20) < before);
+    check(&log);
+    drop(log);
+    let log = open();
+    check(&log);
+    wait(log.apply(WriteBatch::new().put("more", "1"))).unwrap();
+    check(&log);
+}
+
+#[test]
 fn a_read_set_of_a_snapshot_that_nobody_holds_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let wal = WalStorage::open(dir.path().join("data")).unwrap();
@@ -85,7 +137,7 @@ fn a_read_set_of_a_snapshot_that_nobody_holds_is_refused() {
 #[test]
 fn what_other_collections_hold_is_no_commit_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let db = prkdb::PrkDb::builder().with_data_dir(dir.path().join("data")).build().unwrap();
+    let db = PrkDb::builder().with_data_dir(dir.path().join("data")).build().unwrap();
     let log = SegmentedLog::new(db.clone()).unwrap();
     db.kv().put("a", "1").wait().unwrap();
     let revision = wait(log.apply(WriteBatch::new().put("b", "2"))).unwrap().revision;

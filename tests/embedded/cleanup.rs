@@ -8,10 +8,13 @@ use std::{
 
 use prkdb::{
     db::{Collection, Durability, Event, PrkDb, adapter::WalStorage},
-    storage::{clock::ManualClock, disk::sim::SimDisk},
+    storage::{
+        clock::ManualClock,
+        disk::{Disk as _, sim::SimDisk},
+    },
 };
 use prkdb_types::{
-    Cleanup, CollectionSettings, ErrorCode, KeyIndex, Retention,
+    Cleanup, CollectionChanges, CollectionSettings, ErrorCode, KeyIndex, Retention,
     adapter::{AdapterError, LogLimit, StorageAdapter as _},
 };
 use tempfile::TempDir;
@@ -243,6 +246,55 @@ fn a_database_closes_on_a_full_disk_with_a_trim_under_way() {
     let db = open();
     let kv = db.kv_in(&db.collection("logs").unwrap());
     assert!(kv.get((written - 1).to_be_bytes()).wait().unwrap().is_some());
+}
+
+#[test]
+fn retention_goes_on_where_a_full_disk_refuses_tombstones() {
+    let disk = SimDisk::new();
+    disk.set_capacity(Some(100 * MIB));
+    let builder = PrkDb::builder().with_data_dir("/data").with_segment_bytes(4 * MIB);
+    let db = builder.on_disk(Arc::new(disk)).build().unwrap();
+    // Its tombstone is refused again and again.
+    db.kv().put_with_ttl("goes", "v", SECOND).wait().unwrap();
+    let settings =
+        CollectionSettings { key_index: KeyIndex::Off, ..CollectionSettings::with_partitions(1) };
+    let events = db.stream_in(&db.create_collection("events", settings).wait().unwrap());
+    let event = [Event { value: Some(vec![1; 64 << 10].into()), ..Event::default() }];
+    let refused = loop {
+        if let Err(error) = events.append(0, &event).wait() {
+            break error;
+        }
+    };
+    assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+    let begun = Instant::now();
+    until("the value is over", || begun.elapsed() > SECOND);
+    let changes = CollectionChanges { retention_bytes: Some(MIB), ..CollectionChanges::default() };
+    db.alter_collection("events", changes).wait().unwrap();
+    until("it is trimmed", || events.bounds(0).unwrap().0 > 0);
+}
+
+#[test]
+fn a_start_on_a_full_disk_gives_up_the_reserve_and_has_it_again_when_there_is_room() {
+    let disk = SimDisk::new();
+    let open = |disk: &SimDisk| {
+        PrkDb::builder().with_data_dir("/data").on_disk(Arc::new(disk.clone())).build().unwrap()
+    };
+    let db = open(&disk);
+    db.kv().put("key", "value").wait().unwrap();
+    // As after a kill, before the log said that all of it is synced.
+    let killed = disk.clone_image();
+    drop(db);
+    let ballast = std::path::Path::new("/data/BALLAST");
+    let has_ballast = || killed.exists(ballast).unwrap();
+    assert!(has_ballast());
+    let space = killed.space(ballast.parent().unwrap()).unwrap();
+    killed.set_capacity(Some(space.total - space.free + (64 << 10)));
+    let db = open(&killed);
+    assert_eq!(&db.kv().get("key").wait().unwrap().unwrap().value[..], b"value");
+    assert!(!has_ballast(), "there is no room for it");
+    db.kv().put("key", "goes on").wait().unwrap();
+    killed.set_capacity(None);
+    until("the reserve is there again", has_ballast);
 }
 
 #[test]

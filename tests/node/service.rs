@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prkdb_proto::v1::{
     DropCollectionRequest, ExchangeRequest, GetRequest, MetricsRequest, ProduceRequest,
+    ScanRequest,
     exchange_reply::Result as Answer,
     exchange_request::Operation,
     produce_reply::Message as Reply,
@@ -56,6 +57,22 @@ async fn open_streams_end_with_the_reason_when_the_node_stops() {
     let (ended, _) = rig.ended().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     drop((operations, batches));
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_cut_off_by_a_stop_that_is_a_clean_one() {
+    let rig = Rig::with(|settings| settings.shutdown_timeout = Duration::from_secs(1)).await;
+    let value = "v".repeat(1 << 20);
+    for number in 0..20 {
+        rig.kv().put(put(&format!("k{number}"), &value)).await.unwrap();
+    }
+    let scan = ScanRequest { collection: "default".to_owned(), ..ScanRequest::default() };
+    let mut pages = rig.kv().scan(scan).await.unwrap().into_inner();
+    pages.message().await.unwrap().unwrap();
+    rig.signal(Signal::TERM);
+    let (ended, _) = rig.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    drop(pages);
 }
 
 #[tokio::test]

@@ -279,6 +279,24 @@ async fn what_is_produced_is_read_from_any_place_now_and_after_restarts() {
 }
 
 #[tokio::test]
+async fn what_is_produced_does_not_go_into_another_collection_of_the_same_name() {
+    let rig = Rig::start().await;
+    create(&rig, 2).await;
+    let mut producer = Producer::open(&rig, EVENTS).await.unwrap();
+    producer.produce(0, 1, 5, 20).await;
+    rig.collections().drop(DropCollectionRequest { name: EVENTS.to_owned() }).await.unwrap();
+    create(&rig, 2).await;
+    // The first batch of this partition has a sequence that a new partition would take.
+    let batch = encode(&records(0, 5, 20), 0, Compression::None);
+    let refused = producer.send(1, batch.clone()).await;
+    assert_eq!(refused, Err("collection_not_found".to_owned()));
+    assert_eq!(rig.log_ends(EVENTS).await, [0, 0]);
+    let mut producer = Producer::open(&rig, EVENTS).await.unwrap();
+    assert_eq!(producer.send(1, batch).await, Ok(0));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_reader_that_follows_gets_what_is_appended_and_ends_with_the_node() {
     let rig = Rig::start().await;
     create(&rig, 3).await;

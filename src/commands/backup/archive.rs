@@ -19,6 +19,8 @@ const SUMS: &str = "sha256.json";
 const FORMAT: u32 = 1;
 /// Longest of the two JSON files: a line for each of more segments than there can be.
 const JSON_BYTES_MAX: u64 = 64 << 20;
+/// Files of a backup, at most: each is a segment or beside one.
+const FILES_MAX: usize = 1 << 20;
 /// Files are padded to blocks of this size.
 const BLOCK: usize = 512;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -199,8 +201,12 @@ fn read_tar(
     let mut tar = tar::Archive::new(input);
     let (mut about, mut found): (Option<About>, Vec<Sum>) = (None, Vec::new());
     let mut names = BTreeSet::new();
-    for entry in tar.entries()? {
+    // Raw: what extends the next header is no file of a backup, and would be read whole.
+    for entry in tar.entries()?.raw(true) {
         let entry = entry?;
+        if found.len() >= FILES_MAX {
+            return Err(damaged("more files than a backup can have"));
+        }
         let name = checked_name(&entry)?;
         let bytes = entry.header().size()?;
         if !names.insert(name.clone()) {

@@ -136,3 +136,20 @@ fn a_later_format_says_so() {
     let later = written(&About { format: 2, ..about() });
     assert!(matches!(read_all(&later), Err(Fault::Format(2))));
 }
+
+#[test]
+fn what_extends_a_header_is_no_file_and_is_not_read() {
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("shard-0000000000/MANIFEST").unwrap();
+        header.set_entry_type(kind);
+        // A terabyte, if it were believed.
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend([0; 4096]);
+        let what = damage(&bytes);
+        assert!(what.contains("is no file"), "{kind:?}: {what}");
+    }
+}

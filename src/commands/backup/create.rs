@@ -73,16 +73,20 @@ pub(super) async fn run(session: &mut Session, args: &CreateArgs) -> Result {
     }
     let path = &args.file;
     let failed = |error: io::Error| Failure::io(format_args!("write {}", path.display()), &error);
-    if std::fs::symlink_metadata(path).is_ok() {
+    let taken = || {
         let message = format!("{}: exists already", path.display());
-        return Err(Failure::file_exists(message).hint("name another file, or remove it").into());
+        Failure::file_exists(message).hint("name another file, or remove it")
+    };
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(taken().into());
     }
     let dir = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if is_data_directory(dir) {
-        let message = format!("{}: is a data directory", dir.display());
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    if let Some(ours) = whole.ancestors().find(|above| is_data_directory(above)) {
+        let message = format!("{}: is a data directory", ours.display());
         return Err(Failure::usage(message).hint("write the backup elsewhere").into());
     }
     let client = session.client().await?;
@@ -93,7 +97,10 @@ pub(super) async fn run(session: &mut Session, args: &CreateArgs) -> Result {
     out.flush().map_err(failed)?;
     temporary.as_file().sync_all().map_err(failed)?;
     let size = temporary.as_file().metadata().map_err(failed)?.len();
-    temporary.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    temporary.persist_noclobber(path).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => taken(),
+        _ => failed(error.error),
+    })?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
     report(session, path, &written, size, started)
 }

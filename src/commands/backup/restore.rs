@@ -140,6 +140,12 @@ fn restore(
     is_stopped: &Arc<AtomicBool>,
 ) -> Result<ClusterId> {
     let is_there = fs::metadata(dir).is_ok();
+    let reserved = is_there.then(|| DataDir::reserve(&RealDisk, dir)).transpose();
+    let _reserved = reserved.map_err(|error| Failure::of(error.code(), error.to_string()))?;
+    if is_there {
+        // It was looked at before the whole file was checked.
+        refuse_used(dir)?;
+    }
     let parent = match dir.parent() {
         _ if is_there => dir,
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -157,6 +163,9 @@ fn restore(
     let new = data.identity().cluster_id;
     extract(&args.file, &place, (old, new.0), is_stopped)?;
     drop(data);
+    if is_stopped.load(Ordering::Relaxed) {
+        return Err(Failure::io("restore", &io::Error::other("interrupted")).into());
+    }
     if is_there {
         move_into(&place, dir)?;
     } else {
@@ -166,21 +175,29 @@ fn restore(
     Ok(new)
 }
 
-/// Moves everything up, the identity last: without it no node takes what is there for its own.
+/// Moves everything up, the identity last: without it no node takes what is there for its own. What was moved
+/// before something failed is moved back.
 fn move_into(place: &Path, dir: &Path) -> Result {
     let mut names = RealDisk.list(place).map_err(|error| failed("read", place, &error))?;
     names.retain(|name| name != IDENTITY && name != LOCK);
+    names.push(IDENTITY.into());
+    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
     for name in names {
-        let to = dir.join(&name);
-        RealDisk
-            .rename(&place.join(&name), &to)
-            .map_err(|error| failed("rename to", &to, &error))?;
+        let (from, to) = (place.join(&name), dir.join(&name));
+        let synced = if name == IDENTITY { RealDisk.sync_dir(dir) } else { Ok(()) };
+        let done = synced.map_err(|error| failed("sync", dir, &error)).and_then(|()| {
+            RealDisk.rename(&from, &to).map_err(|error| failed("rename to", &to, &error))
+        });
+        if let Err(failure) = done {
+            for (from, to) in moved.iter().rev() {
+                if let Err(error) = RealDisk.rename(to, from) {
+                    return Err(failed("after a failure: move back", to, &error).into());
+                }
+            }
+            return Err(failure.into());
+        }
+        moved.push((from, to));
     }
-    RealDisk.sync_dir(dir).map_err(|error| failed("sync", dir, &error))?;
-    let to = dir.join(IDENTITY);
-    RealDisk
-        .rename(&place.join(IDENTITY), &to)
-        .map_err(|error| failed("rename to", &to, &error))?;
     Ok(())
 }
 

@@ -117,7 +117,7 @@ pub(super) fn failure(error: &NodeError) -> Failure {
         error => Failure::of(error.code(), without_numbers(&error.to_string())),
     };
     match error.hint() {
-        "" => failure,
+        hint if hint.is_empty() => failure,
         hint => failure.hint(hint),
     }
 }

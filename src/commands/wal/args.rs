@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use super::{dump, info, place::ReadArgs, repair, truncate, verify};
-use crate::commands::{failure::Result, session::Session};
+use crate::{
+    commands::{failure::Result, session::Session},
+    node::raise_files,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +136,8 @@ pub(super) struct TruncateArgs {
 /// where a node runs on it, 9 where a change is not confirmed.
 pub fn run(session: &mut Session, args: Args) -> Result {
     session.output.refuse_special_formats()?;
+    // As a node does: a log may have more segments than a shell lets a program open.
+    let _limit = raise_files();
     match args.command {
         Command::Info(args) => info::run(session, &args),
         Command::Dump(args) => dump::run(session, &args),

@@ -196,3 +196,10 @@ pub(super) fn of_log(shard: u32, error: &StorageError) -> Failure {
     let message = without_numbers(&error.to_string());
     Failure::of(error.code(), format!("shard {shard}: {message}"))
 }
+
+/// Returns whether a path lies in a directory or would, whatever it is written like.
+pub(super) fn lies_in(path: &Path, dir: &Path) -> bool {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+    matches!((parent, dir.canonicalize()), (Ok(parent), Ok(dir)) if parent.starts_with(&dir))
+}

@@ -10,7 +10,7 @@ use std::{
 use super::{
     args::DumpArgs,
     dump::{end, is_wanted},
-    place::{Place, of_log},
+    place::{Place, lies_in, of_log},
 };
 use crate::{
     commands::{
@@ -81,12 +81,7 @@ fn check(session: &Session, place: &Place, file: &Path) -> Result {
         let failure = Failure::usage("--raw-batches -: standard output is a terminal");
         return Err(failure.hint("name a file, or pass it on through a pipe").into());
     }
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new(".")).canonicalize();
-    let dir = place.dir().path().canonicalize();
-    if let (Ok(parent), Ok(dir)) = (parent, dir)
-        && parent.starts_with(dir)
-    {
+    if lies_in(file, place.dir().path()) {
         let message = format!("--raw-batches {}: it lies in the data directory", file.display());
         return Err(Failure::usage(message).into());
     }

@@ -11,7 +11,7 @@ use prkdb_types::ErrorCode;
 use super::{
     args::RepairArgs,
     names::{METADATA_SHARD, Names},
-    place::{Place, of_dir, of_log},
+    place::{Place, lies_in, of_dir, of_log},
     told,
     verify::missing,
 };
@@ -150,7 +150,7 @@ pub(super) fn check_catalogue(place: &Place, left: &Names, shards: &[u32]) -> Re
 fn check_target(from: &Path, to: &Path) -> Result {
     let taken = RealDisk.exists(to);
     match taken.map_err(|error| Failure::io(format_args!("look for {}", to.display()), &error))? {
-        false if to.starts_with(from) => {
+        false if lies_in(to, from) => {
             let message = format!("--to {}: it lies inside of the data directory", to.display());
             Err(Failure::usage(message).into())
         }
@@ -215,7 +215,13 @@ fn copy(place: &Place, logs: &[Log], to: &Path, now_ms: i64) -> Result {
     RealDisk
         .sync_dir(to)
         .map_err(|error| Failure::io(format_args!("sync {}", to.display()), &error))?;
-    place.dir().copy_identity(&RealDisk, to).map_err(|error| of_dir(&error).into())
+    place.dir().copy_identity(&RealDisk, to).map_err(|error| of_dir(&error))?;
+    // Its name: who reads that it is repaired may remove what it was made of.
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    RealDisk
+        .sync_dir(parent)
+        .map_err(|error| Failure::io(format_args!("sync {}", parent.display()), &error).into())
 }
 
 fn create(dir: &Path) -> Result {

@@ -14,7 +14,7 @@ use prkdb_types::{
 
 use super::adapted;
 use crate::{
-    db::{Collection, DbError, Event, PrkDb, trim::trim},
+    db::{Builder, Collection, DbError, Event, PrkDb, trim::trim},
     storage::{
         StorageError,
         kv::state::DECOMPRESSED_BYTES_MAX,
@@ -32,6 +32,8 @@ const READ_BYTES: u64 = 1 << 20;
 pub struct SegmentedLog {
     db: PrkDb,
     collection: Collection,
+    /// Nothing else is in the database: cleaning waits for what is trimmed.
+    is_alone: bool,
 }
 
 const INFO: AdapterInfo = AdapterInfo {
@@ -47,12 +49,25 @@ impl SegmentedLog {
     /// Opens the log in a directory of its own.
     ///
     /// # Errors
-    /// As [`crate::db::Builder::build`].
+    /// As [`Builder::build`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DbError> {
-        Self::new(PrkDb::builder().with_data_dir(path).build()?)
+        Self::open_with(PrkDb::builder().with_data_dir(path))
     }
 
-    /// Keeps the log in a collection of a database, `log`.
+    /// Opens the log with the settings of a builder, in a directory of its own.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn open_with(builder: Builder) -> Result<Self, DbError> {
+        let mut log = Self::new(builder.keeping_log().build()?)?;
+        log.is_alone = true;
+        let first = log.first()?;
+        log.db.shard().keep_from(first);
+        Ok(log)
+    }
+
+    /// Keeps the log in a collection of a database, `log`. Commits that are not trimmed may go from it where
+    /// a cleaning takes something out for other collections: [`AdapterError::Compacted`] says so.
     ///
     /// # Errors
     /// That the collection cannot be created.
@@ -63,7 +78,30 @@ impl SegmentedLog {
             ..CollectionSettings::with_partitions(1)
         };
         let collection = db.create_collection(COLLECTION, settings).wait()?;
-        Ok(Self { db, collection })
+        Ok(Self { db, collection, is_alone: false })
+    }
+
+    /// Returns the first revision that is not trimmed.
+    fn first(&self) -> Result<Revision, DbError> {
+        let partition = self.collection.place(0)?;
+        let shard = self.db.shard();
+        let log_start = shard.partition_state(partition).map_or(0, |state| state.log_start);
+        let mut first = shard.revision() + 1;
+        let from = shard.log_state().purged.map_or(0, |mark| mark.index) + 1;
+        let read = entries(&self.db, partition, from, |revision, frames| {
+            if frames.iter().any(|frame| frame.base_offset < log_start) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            first = revision;
+            Ok(ControlFlow::Break(()))
+        });
+        match read {
+            Ok(()) => Ok(first),
+            Err(error) => {
+                let reason = error.to_string();
+                Err(StorageError::Discontinuous { index: from, reason }.into())
+            }
+        }
     }
 }
 
@@ -97,6 +135,7 @@ impl StorageAdapter for SegmentedLog {
         let partition = self.collection.place(0).map_err(adapted)?;
         let shard = self.db.shard();
         // Asked before the reading: what is appended meanwhile stays.
+        let stays = before.min(shard.revision() + 1);
         let end = shard.partition_state(partition).map_or(0, |state| state.next_offset);
         let mut log_start = end;
         let read = entries(&self.db, partition, before, |_, frames| {
@@ -109,8 +148,14 @@ impl StorageAdapter for SegmentedLog {
             Err(AdapterError::Compacted { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
+        let begun = shard.log_start(partition);
         let Some(point) = shard.trim_point(partition, log_start) else { return Ok(()) };
-        trim(self.db.engine(), (partition, self.collection.id()), point, || false).map_err(adapted)
+        let place = (partition, self.collection.id());
+        trim(self.db.engine(), place, (begun, point), || false).map_err(adapted)?;
+        if self.is_alone {
+            shard.keep_from(stays.max(1));
+        }
+        Ok(())
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), AdapterError>> {

@@ -13,7 +13,7 @@ use super::{BYTES_AT_ONCE, KEYS_AT_ONCE, next_look};
 use crate::{
     node::{
         core::{Node, ShardHandle},
-        outcome::{Failure, Outcome},
+        outcome::{Failure, Outcome, WrittenKind},
     },
     storage::{
         TrimPoint,
@@ -44,7 +44,7 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: Cancell
             let partition = (overdue.partition, overdue.collection);
             let trimmed = tokio::select! {
                 () = stop.cancelled() => return,
-                trimmed = trim(&node, &handle, partition, overdue.point) => trimmed,
+                trimmed = trim(&node, &handle, partition, (overdue.begun, overdue.point)) => trimmed,
             };
             if let Err(failure) = trimmed {
                 debug!(shard = handle.number, partition = overdue.partition, %failure, "trimmed later");
@@ -53,7 +53,7 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<ShardHandle>, stop: Cancell
     }
 }
 
-/// Lets a partition begin later, keys first.
+/// Lets a partition begin later, keys first, that began at an offset when the point was found.
 ///
 /// # Errors
 /// Those of the writes; some may be done then.
@@ -63,14 +63,17 @@ pub(crate) async fn trim(
     node: &Node,
     handle: &ShardHandle,
     (partition, collection): (u32, u32),
-    point: TrimPoint,
+    (begun, point): (Option<u64>, TrimPoint),
 ) -> Result<(), Failure> {
     let mut has_written = false;
     let place = (partition, collection);
     let written = async {
         sweep_before(node, handle, place, point.log_start, &mut has_written).await?;
+        let Some(point) = handle.shard.still_to_trim(partition, begun, point) else {
+            return Ok(None);
+        };
         let request = WriteRequest::trim(partition, point, node.clock().wall_ms());
-        node.write(handle.number, request, None).await
+        node.write(handle.number, request, None).await.map(Some)
     };
     let written = written.await;
     // Keys that have gone are gone.
@@ -79,8 +82,8 @@ pub(crate) async fn trim(
         Failure { outcome, ..failure }
     };
     let written = written.map_err(in_part)?;
-    let log_start = point.log_start;
-    debug!(shard = handle.number, partition, log_start, revision = written.revision, "trimmed");
+    let (log_start, revision) = (point.log_start, written.map(|written| written.revision));
+    debug!(shard = handle.number, partition, log_start, revision, "trimmed");
     Ok(())
 }
 
@@ -99,8 +102,8 @@ async fn sweep_before(
         if !found.keys.is_empty() {
             let (keys, reason) = (found.keys, Operation::Trimmed);
             let request = WriteRequest::Sweep { partition, collection, keys, reason };
-            node.write(handle.number, request, None).await?;
-            *has_written = true;
+            let written = node.write(handle.number, request, None).await?;
+            *has_written |= written.kind == WrittenKind::Appended;
         }
         let Some(last) = last else { return Ok(()) };
         behind = Some(last);

@@ -154,7 +154,8 @@ pub(super) async fn multi_get(
     for key in &request.keys {
         let reply = get(context, route, key, consistency).await?;
         bytes += reply.found.as_ref().map_or(0, |found| found.value.len());
-        if bytes > context.node.config().max_message {
+        // One alone is as a get: it may be older than the limit.
+        if bytes > context.node.config().max_message && request.keys.len() > 1 {
             let limit = context.node.config().max_message;
             let message = format!("the values are more than {limit} bytes (max-message)");
             return Err(Failure::new(prkdb_types::ErrorCode::MessageTooLarge, message));
@@ -303,7 +304,8 @@ impl Kv for KvService {
     ) -> Result<Response<Self::ScanStream>, Status> {
         let opened = async {
             let caller = Caller::of(&request);
-            let stream = scan::serve(&self.context, request.into_inner()).await?;
+            let stop = self.stop.clone();
+            let stream = scan::serve(&self.context, request.into_inner(), stop).await?;
             caller.check_deadline()?;
             Ok(stream)
         };

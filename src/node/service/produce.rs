@@ -23,6 +23,7 @@ use super::{
     convert,
     kv::{Replies, stopping},
     status::{to_detail, to_status},
+    stream::check_same,
 };
 use crate::{
     node::{
@@ -117,7 +118,7 @@ impl Reader {
             opened = self.open(&mut requests) => opened?,
             () = stop.cancelled() => return Err(stopping()),
         };
-        let Some(name) = opened else { return Ok(()) };
+        let Some((name, collection_id)) = opened else { return Ok(()) };
         let credit = Arc::new(Semaphore::new(limits::STREAM_CREDIT_BYTES));
         let flow = Flow::new();
         loop {
@@ -155,6 +156,7 @@ impl Reader {
             };
             // The collection may have been dropped since the stream was opened.
             let checked = context.node.route(&name).and_then(|route| {
+                check_same(&route, collection_id)?;
                 let held = context.hold(&self.caller, size)?;
                 let (shard, request) = self.check(&route, batch.partition, batch.batch)?;
                 Ok((shard, request, held))
@@ -181,7 +183,7 @@ impl Reader {
     async fn open(
         &self,
         requests: &mut Streaming<v1::ProduceRequest>,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<(String, u32)>, Failure> {
         let Ok(Some(first)) = requests.message().await else { return Ok(None) };
         let Some(produce_request::Message::Open(open)) = first.message else {
             return Err(invalid("a batch stream must begin with the collection it is for"));
@@ -198,7 +200,7 @@ impl Reader {
         };
         let message = Some(produce_reply::Message::Opened(opened));
         let _sent = self.replies.try_send((Ok(v1::ProduceReply { message }), None));
-        Ok(Some(open.collection))
+        Ok(Some((open.collection, route.collection.id)))
     }
 
     fn check(

@@ -8,11 +8,12 @@ use std::{cmp::Ordering, collections::VecDeque, ops::Bound, sync::Arc};
 use futures_util::stream;
 use prkdb_proto::v1;
 use prkdb_types::ErrorCode;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, of_a_read},
     convert::expiry,
-    kv::{Replies, consistency, read_route},
+    kv::{Replies, consistency, read_route, stopping},
     status::to_status,
 };
 use crate::{
@@ -89,6 +90,7 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 pub(super) async fn serve(
     context: &Context,
     request: v1::ScanRequest,
+    stop: CancellationToken,
 ) -> Result<Replies<v1::ScanReply>, Failure> {
     let route = read_route(context, &request.collection)?;
     let consistency = consistency(request.consistency)?;
@@ -132,15 +134,16 @@ pub(super) async fn serve(
         revisions,
         is_done: false,
     };
-    Ok(Box::pin(stream::unfold(scan, |mut scan| async move {
+    Ok(Box::pin(stream::unfold((scan, stop), |(mut scan, stop)| async move {
         if scan.is_done {
             return None;
         }
         // Between pages others get their turn.
         tokio::task::yield_now().await;
-        let page = scan.page().map_err(|failure| to_status(&of_a_read(failure)));
+        let page = if stop.is_cancelled() { Err(stopping()) } else { scan.page() };
+        let page = page.map_err(|failure| to_status(&of_a_read(failure)));
         scan.is_done |= page.is_err();
-        Some((page, scan))
+        Some((page, (scan, stop)))
     })))
 }
 

@@ -40,15 +40,15 @@ pub struct StreamService {
     stop: CancellationToken,
 }
 
-/// Refuses another collection than the one that a client has read from.
-fn check_same(route: &Route, collection_id: u32) -> Result<(), Failure> {
+/// Refuses another collection than the one that a client has read from or written to.
+pub(super) fn check_same(route: &Route, collection_id: u32) -> Result<(), Failure> {
     if collection_id == 0 || collection_id == route.collection.id {
         return Ok(());
     }
     let name = route.collection.name.as_str();
     let message = format!("collection '{name}' was dropped, and another one has its name");
     Err(Failure::new(ErrorCode::CollectionNotFound, message)
-        .with_hint("read the new one from its start"))
+        .with_hint("begin anew with the new one"))
 }
 
 impl StreamService {

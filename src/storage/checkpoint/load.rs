@@ -1,6 +1,7 @@
 //! Reads a shard's manifest and the checkpoint it names.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -68,20 +69,21 @@ pub(in crate::storage) fn find(
     let synced_lsn = manifest.resume.lsn;
     let path = dir.join(checkpoint_name(manifest.resume.log_id, manifest.generation));
     let is_cleaned = manifest.is_cleaned;
+    // What was taken out of the log stands nowhere else.
+    let lost = |path: PathBuf, found: &str| StorageError::Corrupt {
+        path,
+        position: 0,
+        expected: "the checkpoint of a log that was cleaned".to_owned(),
+        found: found.to_owned(),
+    };
     match load(disk, dir, &path, manifest, producer_bytes_max) {
         Ok(loaded) => Ok(Opened { loaded: Some(loaded), synced_lsn, damaged: None }),
-        // What was taken out of the log stands nowhere else.
-        Err(Fault::Damaged) if is_cleaned => Err(StorageError::Corrupt {
-            path,
-            position: 0,
-            expected: "the checkpoint of a log that was cleaned".to_owned(),
-            found: "one that does not verify".to_owned(),
-        }),
-        Err(Fault::Io(error)) if is_cleaned => {
-            Err(StorageError::io("read checkpoint", &path)(error))
+        Err(Fault::Damaged) if is_cleaned => Err(lost(path, "one that does not verify")),
+        Err(Fault::Io(error)) if is_cleaned && error.kind() == io::ErrorKind::NotFound => {
+            Err(lost(path, "no such file"))
         }
         Err(Fault::Damaged) => Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) }),
-        Err(Fault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
             Ok(Opened { loaded: None, synced_lsn, damaged: Some(path) })
         }
         Err(Fault::Io(error)) => Err(StorageError::io("read checkpoint", &path)(error)),

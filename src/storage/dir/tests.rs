@@ -213,16 +213,35 @@ fn the_ballast_is_durable_and_says_when_the_disk_is_full() {
     let disk = SimDisk::new();
     let dir = open_on(&disk, Path::new("/data"), &NODE_1).unwrap();
     disk.set_capacity(Some(BALLAST_BYTES));
+    let free = || disk.space(Path::new("/data")).unwrap().free;
+    let before = free();
     match dir.ensure_ballast(&disk).unwrap_err() {
         DirError::Io { source, .. } => assert!(is_disk_full(&source)),
         other => panic!("{other}"),
     }
+    assert_eq!(free(), before, "a part of it is no reserve");
     disk.set_capacity(Some(2 * BALLAST_BYTES));
     dir.ensure_ballast(&disk).unwrap();
     let lost = disk.crash_image(Loss::All);
     let file = lost.open(Path::new("/data/BALLAST"), Access::Read).unwrap();
     assert_eq!(file.len().unwrap(), BALLAST_BYTES);
     assert!(lost.space(Path::new("/")).unwrap().free < BALLAST_BYTES);
+}
+
+#[test]
+fn the_ballast_makes_room_for_a_start_where_there_is_little() {
+    let disk = SimDisk::new();
+    let dir = open_on(&disk, Path::new("/data"), &NODE_1).unwrap();
+    let path = Path::new("/data").join(BALLAST);
+    disk.set_capacity(Some(4 * BALLAST_BYTES));
+    dir.ensure_ballast(&disk).unwrap();
+    dir.make_room(&disk).unwrap();
+    assert!(disk.exists(&path).unwrap(), "there is room");
+    disk.set_capacity(Some(2 * BALLAST_BYTES - 1));
+    dir.make_room(&disk).unwrap();
+    assert!(!disk.exists(&path).unwrap());
+    assert!(!disk.crash_image(Loss::All).exists(&path).unwrap());
+    dir.make_room(&disk).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -83,13 +84,15 @@ impl Preparation {
     pub(super) fn trim(&mut self, full: &Active) {
         self.has_rolled = true;
         if full.position < full.capacity {
+            self.log_bytes = self.log_bytes.saturating_sub(full.capacity - full.position);
             self.to_trim.push_back((Arc::clone(&full.segment), full.position));
         }
     }
 
-    /// Gives back what lies behind `len` in a segment of an earlier start.
-    pub(super) fn trim_later(&mut self, segment: Arc<Segment>, len: u64) {
-        self.to_trim.push_back((segment, len));
+    /// Gives back the tail of a segment of an earlier start.
+    pub(super) fn trim_later(&mut self, segment: Arc<Segment>, tail: Range<u64>) {
+        self.log_bytes = self.log_bytes.saturating_sub(tail.end.saturating_sub(tail.start));
+        self.to_trim.push_back((segment, tail.start));
     }
 
     /// Returns how many bytes are ready.
@@ -249,6 +252,11 @@ impl Log {
     ) -> Result<Prepared, StorageError> {
         self.preparation.is_under_way = false;
         let (path, number, bytes) = match &job.task {
+            // A file system that copies on write may have no room for either: it is not done then, and
+            // nothing rests on it.
+            Task::Trim { .. } | Task::Remove { .. } if result.as_ref().is_err_and(is_disk_full) => {
+                return Ok(Prepared::Ready);
+            }
             Task::Trim { segment, .. } => {
                 return result
                     .map(|_| Prepared::Ready)

@@ -11,6 +11,7 @@
 use std::{
     collections::VecDeque,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -66,7 +67,7 @@ pub struct Log {
     pub(super) marked_committed: Option<u64>,
     /// The unused tail of the segment before this start. It is given back when the segment after it
     /// is synced: until then it may hold the only evidence of the watermark.
-    pub(super) stale_tail: Option<(Arc<Segment>, u64)>,
+    pub(super) stale_tail: Option<(Arc<Segment>, Range<u64>)>,
     /// The time that new segments carry, told by the driver.
     pub(super) now_ms: i64,
 }
@@ -302,8 +303,8 @@ impl Log {
 
     pub(super) fn note_synced(&mut self, lsn: Lsn) {
         self.synced_lsn = self.synced_lsn.max(lsn);
-        if let Some((segment, len)) = self.stale_tail.take() {
-            self.preparation.trim_later(segment, len);
+        if let Some((segment, tail)) = self.stale_tail.take() {
+            self.preparation.trim_later(segment, tail);
         }
     }
 

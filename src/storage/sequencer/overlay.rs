@@ -72,7 +72,8 @@ pub(super) enum Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyUnderWay {
     No,
-    Yes,
+    /// By this entry, or one before it.
+    Yes(u64),
     /// Nobody knows before this entry is applied.
     Maybe(u64),
 }
@@ -168,12 +169,10 @@ impl Overlay {
 
     /// Returns whether something under way writes a key.
     pub(super) fn writes_key(&self, partition: u32, collection: u32, key: &Bytes) -> KeyUnderWay {
-        let is_known = self.versions.contains_key(&(collection, key.clone()));
-        match self.opaque.get(&partition) {
-            _ if is_known => KeyUnderWay::Yes,
-            Some(entry) => KeyUnderWay::Maybe(*entry),
-            None => KeyUnderWay::No,
+        if let Some(pending) = self.versions.get(&(collection, key.clone())) {
+            return KeyUnderWay::Yes(pending.entry);
         }
+        self.opaque.get(&partition).map_or(KeyUnderWay::No, |entry| KeyUnderWay::Maybe(*entry))
     }
 
     fn changes(&mut self, entry: u64) -> Option<&mut Changes> {

@@ -26,6 +26,7 @@ impl Sequencer {
         let mut builder = BatchBuilder::new(ProducerStamp::NONE, Compression::None);
         let why = [(headers::OPERATION, reason.name().as_bytes())];
         let mut swept = Vec::with_capacity(keys.len());
+        let mut passed_over = None;
         for (key, version) in keys {
             let is_over = |leaf: Leaf| {
                 leaf.version == *version
@@ -39,13 +40,16 @@ impl Sequencer {
             let under_way = match self.overlay.writes_key(partition, collection, key) {
                 _ if bug!(SweptUnseen) => KeyUnderWay::No,
                 // Passed over, its record might go and the key stay.
-                KeyUnderWay::Maybe(_) if bug!(SweepPassesOver) => KeyUnderWay::Yes,
+                KeyUnderWay::Maybe(entry) if bug!(SweepPassesOver) => KeyUnderWay::Yes(entry),
                 seen => seen,
             };
             match under_way {
                 KeyUnderWay::No => {}
-                // It gets another version.
-                KeyUnderWay::Yes => continue,
+                // It gets another version, once that entry is applied.
+                KeyUnderWay::Yes(entry) => {
+                    passed_over = passed_over.max(Some(entry));
+                    continue;
+                }
                 KeyUnderWay::Maybe(entry) => return Err(Verdict::WaitFor(entry)),
             }
             builder
@@ -54,7 +58,8 @@ impl Sequencer {
             swept.push(key);
         }
         if swept.is_empty() {
-            return Err(Verdict::Answered { rests_on: None, answer: Answer::Absent { partition } });
+            let answer = Answer::Absent { partition };
+            return Err(Verdict::Answered { rests_on: passed_over, answer });
         }
         let batch = builder.finish().map_err(|error| refused(error.code(), error.to_string()))?;
         let header = batch.header();

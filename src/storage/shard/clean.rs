@@ -189,6 +189,11 @@ impl Source {
 }
 
 impl Shard {
+    /// Says from which index on entries are read by it: segments that hold one are not cleaned; with 0 none is.
+    pub fn keep_from(&self, index: u64) {
+        self.keep_from.store(index, Ordering::Release);
+    }
+
     /// Returns what cleaning does next; `None` where nothing is worth it.
     pub fn next_cleaning(&self) -> Option<CleanStep> {
         // Room that is not given back yet comes first: the next checkpoint has it.
@@ -240,7 +245,14 @@ impl Shard {
     /// where nothing before them holds what one is there to hide.
     fn candidates(&self) -> Option<Vec<Candidate>> {
         let (applied, _) = self.last_checkpoint()?;
-        let resume = self.log().segment_of(applied.index)?;
+        let keep_from = self.keep_from.load(Ordering::Acquire);
+        if keep_from == 0 {
+            return None;
+        }
+        let (resume, kept) = {
+            let log = self.log();
+            (log.segment_of(applied.index)?, log.segment_of(keep_from))
+        };
         let unreadable = self.checkpoints().unreadable.clone();
         let log_time_ms = self.log_time_ms();
         let grace_ms = i64::try_from(self.tombstone_grace_ms).unwrap_or(i64::MAX);
@@ -249,6 +261,9 @@ impl Shard {
         let mut hides_nothing = true;
         for (number, bytes) in self.segments.sealed_before(resume) {
             let Some(usage) = stream.usage_of(number) else { break };
+            if Some(number) == kept {
+                break;
+            }
             let is_old = usage.last_ms.saturating_add(grace_ms) <= log_time_ms;
             let tombstones_go = hides_nothing && is_old;
             let has_dead = usage.dead > 0;

@@ -14,6 +14,8 @@ pub struct Overdue {
     pub partition: u32,
     /// Its collection.
     pub collection: u32,
+    /// Where it began.
+    pub begun: Option<u64>,
     /// Where it could begin.
     pub point: TrimPoint,
 }
@@ -24,13 +26,15 @@ impl Shard {
         let catalog = self.catalog();
         let limited = catalog.partitions.values();
         let limited = limited.filter(|put| put.retention_ms > 0 || put.retention_bytes > 0);
+        // Before the points: whatever comes between is noticed then.
+        let limited: Vec<_> = limited.map(|put| (put, self.log_start(put.partition))).collect();
         let stream = self.stream();
-        let overdue = limited.filter_map(|put| {
+        let overdue = limited.into_iter().filter_map(|(put, begun)| {
             let cutoff_ms =
                 (put.retention_ms > 0).then(|| now_ms.saturating_sub_unsigned(put.retention_ms));
             let bytes_max = (put.retention_bytes > 0).then_some(put.retention_bytes);
             let point = stream.overdue(put.partition, cutoff_ms, bytes_max)?;
-            Some(Overdue { partition: put.partition, collection: put.collection, point })
+            Some(Overdue { partition: put.partition, collection: put.collection, begun, point })
         });
         overdue.collect()
     }
@@ -45,6 +49,25 @@ impl Shard {
         // About: records of one partition are of one kind.
         let bytes = u128::from(stats.size_bytes) * u128::from(trimmed) / u128::from(all);
         Some(TrimPoint { log_start, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) })
+    }
+
+    /// Returns where a partition begins; `None` where it is not here.
+    pub fn log_start(&self, partition: u32) -> Option<u64> {
+        self.partition_state(partition).map(|stats| stats.log_start)
+    }
+
+    /// Returns what of a trim is left, which was found when the partition began at `begun`: another may have
+    /// come between, and what that took is not counted twice.
+    pub fn still_to_trim(
+        &self,
+        partition: u32,
+        begun: Option<u64>,
+        point: TrimPoint,
+    ) -> Option<TrimPoint> {
+        if self.log_start(partition) == begun {
+            return Some(point);
+        }
+        self.trim_point(partition, point.log_start)
     }
 
     /// Returns keys of a partition, behind one, whose latest record stands before an offset; and the last

@@ -51,6 +51,20 @@ fn a_repair_asks_first_and_changes_nothing_before() {
 }
 
 #[test]
+fn a_copy_is_not_written_into_what_it_is_made_of() {
+    let (home, _, _) = damaged();
+    let dir = home.dir.path().join("d");
+    std::os::unix::fs::symlink(&dir, home.dir.path().join("link")).unwrap();
+    let before = content(&dir);
+    for to in ["d/x", "./d/x", "d/shard-0000000001/../x", "link/x"] {
+        let said = wal(&home, &format!("repair --to {to} --yes"));
+        let is_told = said.stderr.contains("it lies inside of the data directory");
+        assert_eq!((said.code, is_told), (2, true), "{to}: {}", said.stderr);
+    }
+    unchanged(&before, &dir);
+}
+
+#[test]
 fn a_repaired_copy_has_all_before_the_damage_and_starts() {
     let (home, _, row) = damaged();
     let dir = home.dir.path().join("d");

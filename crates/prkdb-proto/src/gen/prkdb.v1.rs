@@ -928,7 +928,7 @@ pub struct ExchangeRequest {
     /// Chosen by the client; comes back in the reply.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// How long the client will wait; 0 = no limit.
+    /// How long the client will wait; 0 = as long as the node lets anybody, a minute.
     #[prost(uint32, tag = "2")]
     pub timeout_ms: u32,
     #[prost(oneof = "exchange_request::Operation", tags = "3, 4, 5, 6")]

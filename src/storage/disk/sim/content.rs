@@ -64,6 +64,24 @@ impl Content {
         pages_to_bytes(wanted - present)
     }
 
+    /// Returns how many of `len` bytes from `from` can be held with `room` bytes more of blocks.
+    pub(super) fn fits(&self, from: usize, len: usize, room: u64) -> usize {
+        if self.missing(from, len) <= room {
+            return len;
+        }
+        let (mut left, mut fits) = (room, 0);
+        while fits < len {
+            let step = (PAGE_BYTES - split(from + fits).1).min(len - fits);
+            let missing = self.missing(from + fits, step);
+            if missing > left {
+                break;
+            }
+            left -= missing;
+            fits += step;
+        }
+        fits
+    }
+
     pub(super) fn read(&self, position: usize, into: &mut [u8]) -> usize {
         let count = self.len.saturating_sub(position).min(into.len());
         let mut done = 0;

@@ -255,10 +255,16 @@ impl State {
     }
 
     pub(super) fn allocate(&mut self, inode: Inode, from: usize, len: usize) -> io::Result<()> {
-        self.take_room(self.content(inode)?.missing(from, len))?;
-        self.content_mut(inode)?.allocate(from, len);
-        self.push(inode, FileChange::Allocate(from, len));
-        Ok(())
+        let content = self.content(inode)?;
+        let room = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used));
+        let fits = content.fits(from, len, room);
+        self.take_room(content.missing(from, fits))?;
+        if fits > 0 {
+            self.content_mut(inode)?.allocate(from, fits);
+            self.push(inode, FileChange::Allocate(from, fits));
+        }
+        // As ext4: what there was room for stays.
+        if fits < len { Err(Errno::NOSPC.into()) } else { Ok(()) }
     }
 
     pub(super) fn sync_file(&mut self, inode: Inode) -> io::Result<()> {

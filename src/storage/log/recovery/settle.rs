@@ -83,10 +83,13 @@ impl Log {
         }
         for path in &found.replaced {
             self.disk.remove(path).map_err(StorageError::io("remove replaced segment", path))?;
+            // It may have none, and one that stays does no harm.
+            let _removed = self.disk.remove(&path.with_extension("index"));
         }
         let page_only: Vec<u64> = found.page_only.into_iter().collect();
         if let Some(last) = self.segments.get(self.joint.predecessor) {
-            self.stale_tail = Some((last, self.joint.cut_position));
+            let len = survey.files.get(&last.number).map_or(0, |found| found.len);
+            self.stale_tail = Some((last, self.joint.cut_position..len));
         }
         if copies.is_empty() && aside == page_only {
             if let Some(number) = found.page_only {
@@ -97,6 +100,8 @@ impl Log {
             }
             return self.remove_unused(survey, &unused.spare);
         }
+        // Nothing but zeros is no evidence of anything, and a disk may have no other room for a copy.
+        self.remove_unused(survey, &unused.all())?;
         // What is set aside may hold the only evidence of the watermark: the new page has it first.
         recovery.copied_entries = copies.len() as u64;
         if bug!(SetAsideFirst) {
@@ -106,7 +111,7 @@ impl Log {
             self.copy(&copies, found.settled_state)?;
             self.set_aside(survey, &aside, recovery)?;
         }
-        self.remove_unused(survey, &unused.all())
+        Ok(())
     }
 
     /// Goes on in a segment that has a page and nothing else. The page was perhaps never on disk:
@@ -201,34 +206,15 @@ impl Log {
         let sync_bytes = Item::Control(Control::Sync).encoded_bytes();
         let capacity = (header_bytes + used + sync_bytes).max(self.options.segment_bytes_first);
         let file = self.disk.create(&path).map_err(StorageError::io("create segment", &path))?;
-        file.allocate(0, capacity).map_err(StorageError::io("allocate segment", &path))?;
         let seed = Seed::new(self.log_id, number);
         let segment = Arc::new(Segment::new(number, path, file, seed));
         let mut active = Active { segment, position: header_bytes, capacity };
         let mut prev_crc = self.joint.prev_crc;
-        for above in copies {
-            let stamp = Stamp {
-                lsn: above.header.lsn,
-                synced_lsn: above.header.synced_lsn,
-                committed: above.header.committed,
-                prev_crc,
-            };
-            let position = active.position;
-            prev_crc = write(&mut active, &above.item, stamp)?;
-            if let Item::Entry(entry) = &above.item {
-                let place = Place {
-                    segment: u32::try_from(number).unwrap_or(u32::MAX),
-                    position: u32::try_from(position).unwrap_or(u32::MAX),
-                };
-                self.fold.index.set_place(entry.id, place);
-            }
+        if let Err(error) = self.copy_entries(copies, &mut active, &mut prev_crc) {
+            // Without a page it is nothing; its room would be missing at the next start, and the one after.
+            let _removed = self.disk.remove(&active.segment.path);
+            return Err(error);
         }
-        if bug!(PageFirst) {
-            self.synced_lsn = copies.last().map_or(self.synced_lsn, |last| last.header.lsn);
-        } else {
-            sync(&active.segment)?;
-        }
-        self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
         let page = self.page_of_copy(number, copies, state);
         active
             .segment
@@ -251,6 +237,41 @@ impl Log {
         self.active = Some(active);
         self.preparation.next_number = number + 1;
         self.preparation.log_bytes += capacity;
+        Ok(())
+    }
+
+    /// Writes the entries, syncs them, and makes sure of the name.
+    fn copy_entries(
+        &mut self,
+        copies: &[Above],
+        active: &mut Active,
+        prev_crc: &mut u32,
+    ) -> Result<(), StorageError> {
+        let (file, path) = (&active.segment.file, &active.segment.path);
+        file.allocate(0, active.capacity).map_err(StorageError::io("allocate segment", path))?;
+        for above in copies {
+            let stamp = Stamp {
+                lsn: above.header.lsn,
+                synced_lsn: above.header.synced_lsn,
+                committed: above.header.committed,
+                prev_crc: *prev_crc,
+            };
+            let position = active.position;
+            *prev_crc = write(active, &above.item, stamp)?;
+            if let Item::Entry(entry) = &above.item {
+                let place = Place {
+                    segment: u32::try_from(active.segment.number).unwrap_or(u32::MAX),
+                    position: u32::try_from(position).unwrap_or(u32::MAX),
+                };
+                self.fold.index.set_place(entry.id, place);
+            }
+        }
+        if bug!(PageFirst) {
+            self.synced_lsn = copies.last().map_or(self.synced_lsn, |last| last.header.lsn);
+        } else {
+            sync(&active.segment)?;
+        }
+        self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync log", &self.dir))?;
         Ok(())
     }
 

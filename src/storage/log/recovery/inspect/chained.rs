@@ -32,8 +32,10 @@ impl Chained {
             Err(other) => return Err(other),
         };
         let mut below = number_of(&error).unwrap_or(0);
+        // What stands before a checkpoint is named by its manifest.
+        let first = resume.map_or(0, |resume| resume.segment);
         loop {
-            match back_from(survey, below) {
+            match back_from(survey, first, below) {
                 Ok(numbers) => return Ok(Self { numbers, error: Some(error) }),
                 Err(broken) => below = broken,
             }
@@ -47,14 +49,14 @@ fn number_of(error: &StorageError) -> Option<u64> {
     parse_file_name(path.file_name()?.to_str()?).map(|(_, number)| number)
 }
 
-/// Follows the newest segment below a number back to the first; fails with the number that is missing,
-/// which is smaller.
-fn back_from(survey: &Survey, below: u64) -> Result<Vec<u64>, u64> {
-    let older = survey.files.range(..below);
+/// Follows the newest segment below a number back to `first`; fails with the number that is missing, which
+/// is smaller.
+fn back_from(survey: &Survey, first: u64, below: u64) -> Result<Vec<u64>, u64> {
+    let older = survey.files.range(first.min(below)..below);
     let newest = older.rev().find(|(_, found)| found.header().is_some());
     let mut numbers = Vec::new();
     let mut next = newest.map_or(0, |(number, _)| *number);
-    while next != 0 {
+    while next != 0 && next >= first {
         let header = survey.files.get(&next).and_then(Found::header).ok_or(next)?;
         if header.predecessor >= next {
             return Err(next);
