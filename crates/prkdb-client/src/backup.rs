@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The messages of a backup, in order: what it is of, then each file's name and its bytes, then the end. The
-/// deadline covers its beginning; the rest may take as long as it takes.
+/// deadline covers its beginning; the rest may take as long as it takes. It has a connection of its own, so that
+/// a writer that is slow holds up nothing else.
 #[derive(Debug)]
 pub struct BackupStream {
     replies: Streaming<v1::BackupReply>,
@@ -27,7 +28,7 @@ impl BackupStream {
         let mut address = String::new();
         loop {
             let attempt = async {
-                let link = shared.pool.at(&address).await?;
+                let link = shared.pool.apart(&address).await?;
                 let opened = link.admin().backup(v1::BackupRequest {}).await;
                 let replies = opened.map_err(|status| link.fault(status))?.into_inner();
                 Ok(Self { replies, address: link.address().to_owned(), is_over: false })

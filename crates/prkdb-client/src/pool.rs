@@ -1,10 +1,11 @@
 //! The connections of a client: at most a few per server, made when needed, made again after a break.
 //!
 //! Knows the servers it was given and those that other servers named. Everyone who needs the same new
-//! connection waits for one attempt and shares its result.
+//! connection waits for one attempt and shares its result. A stream that its reader may let wait has a
+//! connection of its own; a few of those are kept for the next one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +22,9 @@ use crate::{
 
 /// How many servers are remembered; more than a cluster has, so only answers gone wrong reach it.
 const SERVERS_MAX: usize = 256;
+/// How many connections are kept for the next stream that wants one of its own: each costs both sides a
+/// socket and a ping now and then.
+const IDLE_MAX: usize = 4;
 
 /// The connections of a client.
 #[derive(Debug)]
@@ -36,6 +40,16 @@ struct State {
     servers: HashMap<Endpoint, Arc<Server>>,
     /// What a server calls itself, where it was reached under another address.
     own_names: HashMap<String, Endpoint>,
+    /// Connections of streams that were read to their end, in the order they came back.
+    idle: VecDeque<Arc<Link>>,
+}
+
+/// A connection of the borrower's own.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    pub(crate) link: Arc<Link>,
+    /// Whether another stream had it before: the server may have closed it since.
+    pub(crate) was_idle: bool,
 }
 
 impl Pool {
@@ -100,6 +114,36 @@ impl Pool {
     /// through: not even the answer to a write that the reader waits for.
     pub(crate) async fn apart(&self, address: &str) -> Result<Arc<Link>, Fault> {
         let shared = self.at(address).await?;
+        self.beside(&shared).await
+    }
+
+    /// Returns a connection as [`Self::apart`] does, one that is idle where there is one. Whoever has read a
+    /// stream to its end gives it back.
+    pub(crate) async fn borrow(&self, address: &str) -> Result<Borrowed, Fault> {
+        let shared = self.at(address).await?;
+        match self.with(|state| state.take_idle(shared.address())) {
+            Some(link) => Ok(Borrowed { link, was_idle: true }),
+            None => Ok(Borrowed { link: self.beside(&shared).await?, was_idle: false }),
+        }
+    }
+
+    /// Keeps a connection for the next stream.
+    pub(crate) fn give_back(&self, link: Arc<Link>) {
+        self.with(|state| {
+            if state.idle.len() >= IDLE_MAX {
+                state.idle.pop_front();
+            }
+            state.idle.push_back(link);
+        });
+    }
+
+    /// Lets go of the idle connections of a server: one of them was found broken.
+    pub(crate) fn forget_idle(&self, address: &str) {
+        self.with(|state| state.idle.retain(|link| link.address() != address));
+    }
+
+    /// Opens another connection to the server of one.
+    async fn beside(&self, shared: &Link) -> Result<Arc<Link>, Fault> {
         let endpoint = Endpoint::parse(shared.address()).map_err(Fault::Final)?;
         Link::open(&endpoint, self.options.connect_timeout).await.map_err(|attempt| {
             // What the pool has is no better: the next attempt looks again.
@@ -137,6 +181,15 @@ impl Pool {
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    /// Takes the connection that came back last; those that broke since are let go.
+    fn take_idle(&mut self, address: &str) -> Option<Arc<Link>> {
+        self.idle.retain(|link| link.is_usable());
+        let place = self.idle.iter().rposition(|link| link.address() == address)?;
+        self.idle.remove(place)
     }
 }
 

@@ -7,10 +7,12 @@ use prkdb_proto::v1;
 use tonic::{Status, Streaming};
 
 use crate::{
-    attempts::{Attempts, Next},
+    attempts::{Attempts, Fault, Next},
     detail,
     error::ClientError,
     kv::Consistency,
+    link::Link,
+    pool::Borrowed,
     shared::Shared,
 };
 
@@ -98,9 +100,13 @@ impl Scan {
 
 /// Rows of a scan, in order, page by page. The deadline covers the first page: what follows may take as
 /// long as it takes, and a server that is gone is noticed by the connection's keep-alive.
+///
+/// It has a connection of its own, so that rows that wait for their reader hold up nothing else.
 #[derive(Debug)]
 pub struct ScanStream {
     pages: Streaming<v1::ScanReply>,
+    /// The connection and whom it goes back to, until the last page.
+    borrowed: Option<(Arc<Shared>, Arc<Link>)>,
     address: String,
     rows: std::vec::IntoIter<Row>,
     revisions: Vec<ShardRevision>,
@@ -110,29 +116,13 @@ pub struct ScanStream {
 impl ScanStream {
     /// Opens the stream and reads its first page, with retries: nothing was handed out yet.
     pub(crate) async fn open(
-        shared: &Shared,
+        shared: &Arc<Shared>,
         mut attempts: Attempts,
         scan: Scan,
     ) -> Result<Self, ClientError> {
         let mut address = String::new();
         loop {
-            let attempt = async {
-                let link = shared.pool.at(&address).await?;
-                let opened = link.kv().scan(scan.request.clone()).await;
-                let mut pages = opened.map_err(|status| link.fault(status))?.into_inner();
-                let first = pages.message().await.map_err(|status| link.fault(status))?;
-                let mut stream = Self {
-                    pages,
-                    address: link.address().to_owned(),
-                    rows: Vec::new().into_iter(),
-                    revisions: Vec::new(),
-                    count: None,
-                };
-                if let Some(page) = first {
-                    stream.take(page);
-                }
-                Ok(stream)
-            };
+            let attempt = Self::attempt(shared, &address, &scan);
             let fault = match attempts.within(true, attempt).await {
                 Ok(stream) => return Ok(stream),
                 Err(fault) => fault,
@@ -142,6 +132,44 @@ impl ScanStream {
                 Next::Follow(leader) => leader,
             };
         }
+    }
+
+    async fn attempt(shared: &Arc<Shared>, address: &str, scan: &Scan) -> Result<Self, Fault> {
+        if scan.request.count_only {
+            // One short answer.
+            let link = shared.pool.at(address).await?;
+            return Self::begin(&link, scan, None).await;
+        }
+        let Borrowed { link, was_idle } = shared.pool.borrow(address).await?;
+        let lender = Some((Arc::clone(shared), Arc::clone(&link)));
+        let begun = Self::begin(&link, scan, lender).await;
+        if was_idle && begun.is_err() {
+            // The others have been idle for longer.
+            shared.pool.forget_idle(link.address());
+        }
+        begun
+    }
+
+    async fn begin(
+        link: &Link,
+        scan: &Scan,
+        borrowed: Option<(Arc<Shared>, Arc<Link>)>,
+    ) -> Result<Self, Fault> {
+        let opened = link.kv().scan(scan.request.clone()).await;
+        let mut pages = opened.map_err(|status| link.fault(status))?.into_inner();
+        let first = pages.message().await.map_err(|status| link.fault(status))?;
+        let mut stream = Self {
+            pages,
+            borrowed,
+            address: link.address().to_owned(),
+            rows: Vec::new().into_iter(),
+            revisions: Vec::new(),
+            count: None,
+        };
+        if let Some(page) = first {
+            stream.take(page);
+        }
+        Ok(stream)
     }
 
     /// Returns the next row; `None` after the last.
@@ -191,6 +219,12 @@ impl ScanStream {
         self.rows = page.rows.into_iter();
         self.revisions.extend(page.revisions);
         self.count = self.count.or(page.count);
+        if self.count.is_some()
+            && let Some((shared, link)) = self.borrowed.take()
+        {
+            // Nothing more comes that could fill its window.
+            shared.pool.give_back(link);
+        }
     }
 
     fn broken(&self, status: Status) -> ClientError {

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prkdb_client::{ClientError, ErrorCode, Get, MultiGet, Put, Scan};
+use prkdb_client::{Client, ClientError, ClientOptions, ErrorCode, Get, MultiGet, Put, Scan};
 use tokio::time::Instant;
 
-use crate::server::{Fake, Step};
+use crate::{
+    proxy::Proxy,
+    server::{Fake, Step},
+};
 
 #[tokio::test]
 async fn a_key_that_was_put_is_read_and_one_that_was_not_is_no_error() {
@@ -105,4 +108,59 @@ async fn a_scan_that_was_cut_short_is_an_error() {
     assert!(scan.next_row().await.unwrap().is_some());
     let error = scan.next_row().await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
+}
+
+#[tokio::test]
+async fn a_scan_whose_reader_waits_holds_up_nothing_else() {
+    let fake = Fake::start().await;
+    fake.state().large_pages = 40;
+    let client = fake.client().await;
+    let mut scan = client.scan(Scan::new("default")).await.unwrap();
+    let mut rows = 0;
+    // As often as the server has filled the window of the connection, which is 16 MiB, a few are read.
+    for pages in [17, 20, 23] {
+        fake.received(pages).await;
+        for _ in 0..3 {
+            assert!(scan.next_row().await.unwrap().is_some());
+            rows += 1;
+        }
+    }
+    for key in ["a", "b", "c"] {
+        client.put(Put::new("default", key, "1")).await.unwrap();
+        assert!(client.get(Get::new("default", key)).await.unwrap().value.is_some());
+    }
+    while scan.next_row().await.unwrap().is_some() {
+        rows += 1;
+    }
+    assert_eq!(rows, 40 + 3);
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_scan_after_the_other_if_each_is_read_to_its_end() {
+    let fake = Fake::start().await;
+    let client = fake.client().await;
+    for _ in 0..3 {
+        client.scan(Scan::new("default")).await.unwrap().finish().await.unwrap();
+    }
+    // Each connection begins with a call of its own.
+    assert_eq!(fake.state().metadata_calls, 2);
+    let mut left = client.scan(Scan::new("default")).await.unwrap();
+    assert!(left.next_row().await.unwrap().is_some());
+    drop(left);
+    client.scan(Scan::new("default")).await.unwrap().finish().await.unwrap();
+    assert_eq!(fake.state().metadata_calls, 3);
+    client.scan(Scan::new("default").count_only()).await.unwrap().finish().await.unwrap();
+    assert_eq!(fake.state().metadata_calls, 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_cut_while_nobody_used_it_costs_a_scan_nothing() {
+    let fake = Fake::start().await;
+    let proxy = Proxy::start(&fake.address).await;
+    let options = ClientOptions { servers: vec![proxy.endpoint.clone()], ..fake.options() };
+    let client = Client::connect(options).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.scan(Scan::new("default")).await.unwrap().finish().await.unwrap(), 3);
+        proxy.cut();
+    }
 }

@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) metadata_calls: usize,
     pub(crate) collections: BTreeMap<String, v1::CollectionSettings>,
     pub(crate) waiting_bytes: usize,
+    /// How many pages of 1 MiB a scan has before its others.
+    pub(crate) large_pages: usize,
     /// The logs of the partitions and how they are read.
     pub(crate) stream: StreamState,
     values: HashMap<Bytes, (Bytes, u64)>,
@@ -91,7 +93,7 @@ pub(crate) struct State {
 pub(crate) struct Fake {
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
-    /// Counts requests of all kinds.
+    /// Counts requests of all kinds, and the pages of scans as they go out.
     pub(crate) received: watch::Sender<usize>,
     /// Batches are answered while this is true.
     pub(crate) acks: watch::Sender<bool>,
@@ -362,6 +364,9 @@ impl kv_server::Kv for Fake {
             key: Bytes::from_static(key),
             ..v1::scan_reply::Row::default()
         };
+        let large = v1::scan_reply::Row { value: vec![1; 1 << 20].into(), ..row(b"0") };
+        let large = v1::ScanReply { rows: vec![large], ..Default::default() };
+        let large = vec![large; self.state().large_pages];
         let pages = match self.state().script.pop_front() {
             Some(Step::Cut) => vec![v1::ScanReply { rows: vec![row(b"a")], ..Default::default() }],
             _ => vec![
@@ -373,7 +378,11 @@ impl kv_server::Kv for Fake {
                 v1::ScanReply { rows: vec![row(b"c")], count: Some(3), revisions: Vec::new() },
             ],
         };
-        Ok(Response::new(Box::pin(tokio_stream::iter(pages.into_iter().map(Ok)))))
+        let received = self.received.clone();
+        let pages = large.into_iter().chain(pages).inspect(move |_| {
+            received.send_modify(|count| *count += 1);
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages.map(Ok)))))
     }
 }
 
