@@ -304,7 +304,7 @@ impl Attempts {
 }
 
 /// Returns what a refusal says about its write: its own word, else what its kind implies.
-fn outcome_of(refusal: &Refusal) -> Outcome {
+pub(crate) fn outcome_of(refusal: &Refusal) -> Outcome {
     if let Some(outcome) = refusal.outcome {
         return outcome;
     }
@@ -318,7 +318,7 @@ fn outcome_of(refusal: &Refusal) -> Outcome {
 
 /// Tells a judgement on the request from a server that could not take it, or has forgotten the producer and
 /// with it an earlier attempt.
-fn is_judgement(code: ErrorCode) -> bool {
+pub(crate) fn is_judgement(code: ErrorCode) -> bool {
     code != ErrorCode::UnknownProducer
         && matches!(code.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict)
 }

@@ -57,7 +57,8 @@ pub struct BatchNotApplied {
 pub enum BatchAnswer {
     /// It is applied.
     Acked(Acked),
-    /// It failed; its partition is halted.
+    /// It failed; its partition is halted. Behind one that failed it is the answer of those that may be applied
+    /// all the same: a stream that broke was given them, and no answer ends the doubt.
     Failed(BatchFailed),
     /// One before it failed.
     NotApplied(BatchNotApplied),

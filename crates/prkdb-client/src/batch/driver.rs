@@ -248,7 +248,8 @@ impl Driver {
             return Err(Fault::Refused(Box::new(refusal)));
         }
         let error = ClientError::Refused(Box::new(refusal));
-        Ok(self.core.with(|windows| windows.fail(failed.partition, failed.id, error)))
+        let operation = self.core.purpose.operation();
+        Ok(self.core.with(|windows| windows.fail(failed.partition, failed.id, operation, error)))
     }
 
     fn attempts(&self) -> Attempts {

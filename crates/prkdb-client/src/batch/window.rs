@@ -13,8 +13,9 @@ use prkdb_proto::v1::{
 use prkdb_types::{ErrorCode, limits::PRODUCER_WINDOW_BATCHES};
 
 use crate::{
+    attempts::{is_judgement, outcome_of},
     batch::{Acked, BatchAnswer, BatchFailed, BatchNotApplied},
-    error::ClientError,
+    error::{ClientError, Outcome},
     lanes::sequence_after,
 };
 
@@ -61,6 +62,18 @@ struct Waiting {
     in_doubt: bool,
     /// Came before the answers of batches before it.
     answer: Option<BatchAnswer>,
+}
+
+impl Waiting {
+    fn failed(&self, partition: u32, error: ClientError) -> BatchAnswer {
+        BatchAnswer::Failed(BatchFailed {
+            token: self.token,
+            partition,
+            base_sequence: self.base_sequence,
+            records: self.records,
+            error,
+        })
+    }
 }
 
 /// What a slot stands for.
@@ -234,7 +247,8 @@ impl Windows {
         found.is_some_and(|waiting| waiting.answer.is_none())
     }
 
-    /// Notes that the current stream did not apply a batch nor those after it in its partition.
+    /// Notes that the current stream did not apply a batch nor those after it in its partition. What an earlier
+    /// stream made of them stays as much in doubt as it was.
     pub(super) fn not_applied(&mut self, partition: u32, id: u64) {
         if let Some(window) = self.partitions.get_mut(&partition) {
             for waiting in window.batches.iter_mut().filter(|waiting| waiting.id >= id) {
@@ -248,25 +262,34 @@ impl Windows {
         self.waiting_bytes > 0
     }
 
-    /// Takes a failure: the batch failed, those after it are not applied, the partition halts.
-    pub(super) fn fail(&mut self, partition: u32, id: u64, error: ClientError) -> Vec<BatchAnswer> {
+    /// Takes a failure: the batch failed, those after it are not applied, the partition halts. Where a stream
+    /// that broke was given them, only a judgement of the server ends the doubt.
+    pub(super) fn fail(
+        &mut self,
+        partition: u32,
+        id: u64,
+        operation: &'static str,
+        error: ClientError,
+    ) -> Vec<BatchAnswer> {
         let Some(window) = self.partitions.get_mut(&partition) else { return Vec::new() };
         let mut from_here = window.batches.iter_mut().skip_while(|waiting| waiting.id != id);
         let Some(failed) = from_here.next() else { return Vec::new() };
         window.next_sequence = failed.base_sequence;
-        failed.answer = Some(BatchAnswer::Failed(BatchFailed {
-            token: failed.token,
-            partition,
-            base_sequence: failed.base_sequence,
-            records: failed.records,
-            error,
-        }));
+        let (is_judged, is_not_applied) = said(&error);
+        let reason = error.to_string();
+        let unknown = || ClientError::UnknownOutcome { operation, reason: reason.clone() };
+        let is_doubtful = failed.in_doubt && is_not_applied && !is_judged;
+        failed.answer = Some(failed.failed(partition, if is_doubtful { unknown() } else { error }));
         for waiting in from_here {
-            waiting.answer = Some(BatchAnswer::NotApplied(BatchNotApplied {
-                token: waiting.token,
-                partition,
-                records: waiting.records,
-            }));
+            waiting.answer = Some(if waiting.in_doubt && !is_judged {
+                waiting.failed(partition, unknown())
+            } else {
+                BatchAnswer::NotApplied(BatchNotApplied {
+                    token: waiting.token,
+                    partition,
+                    records: waiting.records,
+                })
+            });
         }
         window.halted = true;
         window.taken = false;
@@ -287,13 +310,8 @@ impl Windows {
                 } else {
                     error.clone()
                 };
-                answers.push(waiting.answer.unwrap_or(BatchAnswer::Failed(BatchFailed {
-                    token: waiting.token,
-                    partition: *partition,
-                    base_sequence: waiting.base_sequence,
-                    records: waiting.records,
-                    error,
-                })));
+                let failed = waiting.failed(*partition, error);
+                answers.push(waiting.answer.unwrap_or(failed));
             }
         }
         self.waiting_bytes = 0;
@@ -346,6 +364,16 @@ impl Windows {
 
     fn find_mut(&mut self, partition: u32, id: u64) -> Option<&mut Waiting> {
         self.partitions.get_mut(&partition)?.batches.iter_mut().find(|waiting| waiting.id == id)
+    }
+}
+
+/// Returns whether a failure is a judgement on the batch, and whether it says that this attempt is not applied.
+fn said(error: &ClientError) -> (bool, bool) {
+    match error {
+        ClientError::Refused(refusal) => {
+            (is_judgement(refusal.code), outcome_of(refusal) == Outcome::NotApplied)
+        }
+        _ => (true, true),
     }
 }
 

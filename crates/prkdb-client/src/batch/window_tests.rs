@@ -8,7 +8,7 @@ use prkdb_types::ErrorCode;
 
 use crate::{
     batch::{BatchAnswer, window::Windows},
-    error::{ClientError, Outcome},
+    error::{ClientError, Outcome, Refusal},
 };
 
 /// Windows with a credit of 100 bytes and batches of at most 80.
@@ -112,7 +112,7 @@ fn a_failure_takes_the_rest_of_its_partition_with_it() {
     let early = windows.try_turn(0).unwrap().unwrap();
     windows.next_to_send();
     windows.next_to_send();
-    let answers = windows.fail(0, 1, refused());
+    let answers = windows.fail(0, 1, "batch-put", refused());
     assert_eq!(tokens(&answers), [0; 0], "0 has no answer yet and comes first");
     assert!(matches!(windows.try_turn(0), Err(ClientError::Halted { partition: 0 })));
     let late = windows.push(early, Bytes::from_static(b"late"), 1, 9);
@@ -147,4 +147,77 @@ fn the_end_tells_what_was_sent_from_what_was_not() {
     assert_eq!(outcomes, [Some(Outcome::Unknown), not_applied, not_applied]);
     assert!(windows.is_done());
     assert!(windows.try_turn(0).is_err());
+}
+
+/// A refusal of the server that says that this attempt is not applied.
+fn not_taken(code: ErrorCode) -> ClientError {
+    ClientError::Refused(Box::new(Refusal {
+        code,
+        message: "no".to_owned(),
+        hint: String::new(),
+        leader_address: String::new(),
+        outcome: Some(Outcome::NotApplied),
+        current_version: None,
+        conflict: None,
+        detailed: true,
+    }))
+}
+
+/// Returns tokens and outcomes; what is not applied because of one before it is told by no error.
+fn outcomes(answers: Vec<BatchAnswer>) -> Vec<(u64, Option<Outcome>)> {
+    let outcome = |answer| match answer {
+        BatchAnswer::Failed(failed) => (failed.token, failed.error.outcome()),
+        BatchAnswer::NotApplied(batch) => (batch.token, None),
+        BatchAnswer::Acked(acked) => panic!("{acked:?}"),
+    };
+    answers.into_iter().map(outcome).collect()
+}
+
+/// Two batches that a stream which broke was given, and one that it was not.
+fn in_doubt() -> Windows {
+    let mut windows = windows();
+    for token in 0..3 {
+        push(&mut windows, 0, 10, token);
+    }
+    windows.next_to_send();
+    windows.next_to_send();
+    windows.begin_stream(100, 80);
+    assert_eq!(sent(&mut windows), [0, 1, 2]);
+    windows
+}
+
+#[test]
+fn a_server_that_cannot_take_a_repeat_says_nothing_about_the_first_attempt() {
+    let unknown = Some(Outcome::Unknown);
+    for code in [ErrorCode::DiskFull, ErrorCode::UnknownProducer] {
+        let answers = in_doubt().fail(0, 0, "batch-put", not_taken(code));
+        assert_eq!(outcomes(answers), [(0, unknown), (1, unknown), (2, None)], "{}", code.name());
+    }
+}
+
+#[test]
+fn a_judgement_is_about_both_attempts() {
+    let answers = in_doubt().fail(0, 0, "batch-put", not_taken(ErrorCode::BatchInvalid));
+    assert_eq!(outcomes(answers), [(0, Some(Outcome::NotApplied)), (1, None), (2, None)]);
+}
+
+#[test]
+fn what_no_stream_before_was_given_is_not_applied_where_it_is_refused() {
+    let mut windows = windows();
+    push(&mut windows, 0, 10, 0);
+    push(&mut windows, 0, 10, 1);
+    sent(&mut windows);
+    let answers = windows.fail(0, 0, "batch-put", not_taken(ErrorCode::DiskFull));
+    assert_eq!(outcomes(answers), [(0, Some(Outcome::NotApplied)), (1, None)]);
+}
+
+#[test]
+fn a_refusal_that_passes_leaves_the_doubt_about_an_earlier_stream() {
+    let mut windows = in_doubt();
+    windows.not_applied(0, 0);
+    windows.begin_stream(100, 80);
+    sent(&mut windows);
+    let answers = windows.fail(0, 0, "batch-put", not_taken(ErrorCode::DiskFull));
+    let unknown = Some(Outcome::Unknown);
+    assert_eq!(outcomes(answers), [(0, unknown), (1, unknown), (2, None)]);
 }
