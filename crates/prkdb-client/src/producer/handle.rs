@@ -226,7 +226,8 @@ impl Producer {
     /// Nothing is sent again by itself: what failed and is to be sent goes first. The next batch takes the
     /// sequence of the one that failed; if that one was applied after all (its outcome was unknown), the
     /// server refuses the next as `sequence_reused` and the partition halts again: then open another
-    /// producer.
+    /// producer. Open another one too where the server says `unknown_producer`: it has forgotten this one,
+    /// which was silent for more than 7 days, or for longest of more than it remembers.
     ///
     /// Cancel safety: dropping the future leaves the partition halted.
     ///
