@@ -32,8 +32,6 @@ pub const REQUEST_TIME_MAX: Duration = Duration::from_mins(1);
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Most HTTP connections at once: probes and scrapers.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
-/// Most keys of one call that reads many.
-pub const MULTI_GET_KEYS_MAX: usize = 10_000;
 
 /// The names under which rejections are counted.
 pub mod names {
