@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use prkdb_client::{Client, Delete, Scan};
+use prkdb_client::{Client, ClientError, Delete, Scan};
 use prkdb_types::ErrorCode;
 use serde_json::Value;
 
@@ -59,7 +59,8 @@ pub struct Args {
 /// Runs `delete`.
 ///
 /// # Errors
-/// 3 with `--must-exist`, 7 where the version differs, 9 where `--prefix` is not confirmed.
+/// 3 with `--must-exist`, 7 where the version differs, 8 where some keys are deleted and one is not, 9 where
+/// `--prefix` is not confirmed.
 pub async fn run(session: &mut Session, args: Args) -> Result {
     session.output.refuse_special_formats()?;
     if args.if_version.is_some() && args.keys.len() > 1 {
@@ -77,7 +78,8 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     let mut missing = Vec::new();
     let mut deleted = 0;
     for key in keys {
-        if delete(session, &client, &collection, &key, args.if_version).await? {
+        let existed = delete(session, &client, &collection, &key, args.if_version).await;
+        if existed.map_err(|failure| midway(failure, deleted))? {
             deleted += 1;
         } else {
             missing.push(key);
@@ -92,6 +94,16 @@ pub async fn run(session: &mut Session, args: Args) -> Result {
     Ok(())
 }
 
+/// Says how many keys were deleted before it; where some were, that is what the exit code tells.
+fn midway(failure: Failure, deleted: u64) -> Failure {
+    if deleted == 0 {
+        return failure;
+    }
+    let mut details = Object::default();
+    details.add("deleted", deleted);
+    failure.into_partial(format!("{deleted} deleted before it")).details(details.into())
+}
+
 /// Returns whether the key had a value.
 async fn delete(
     session: &Session,
@@ -99,7 +111,7 @@ async fn delete(
     collection: &str,
     key: &[u8],
     version: Option<u64>,
-) -> Result<bool> {
+) -> std::result::Result<bool, Failure> {
     let mut delete = Delete::new(collection, key.to_vec());
     if let Some(version) = version {
         delete = delete.if_version(version);
@@ -117,7 +129,7 @@ async fn by_prefix(session: &mut Session, args: &Args, prefix: Vec<u8>) -> Resul
     if args.dry_run {
         return list(session, &client, scan.keys_only()).await;
     }
-    let failed = |error| session::failure(&error);
+    let failed = |error: ClientError| session::failure(&error);
     let count = client.scan(scan.clone().count_only()).await.map_err(failed)?.finish().await;
     let count = count.map_err(failed)?;
     let mut deleted = 0;
@@ -128,9 +140,13 @@ async fn by_prefix(session: &mut Session, args: &Args, prefix: Vec<u8>) -> Resul
             escape_bytes(&prefix)
         ))?;
         let mut rows = client.scan(scan.keys_only()).await.map_err(failed)?;
-        while let Some(row) = rows.next_row().await.map_err(failed)? {
-            let existed = delete(session, &client, &collection, &row.key, None).await?;
-            deleted += u64::from(existed);
+        loop {
+            let row = rows.next_row().await.map_err(|error| midway(failed(error), deleted))?;
+            let Some(row) = row else { break };
+            // The whole may take as long as it takes; each of them may not.
+            let client = client.with_deadline(session.deadline());
+            let existed = delete(session, &client, &collection, &row.key, None).await;
+            deleted += u64::from(existed.map_err(|failure| midway(failure, deleted))?);
         }
     }
     report(session, deleted, &[])

@@ -159,6 +159,13 @@ impl Failure {
         self
     }
 
+    /// Makes it that of a command that had done something before; `done` says what.
+    #[must_use]
+    pub fn into_partial(self, done: impl fmt::Display) -> Self {
+        let message = format!("{}; {done}", self.message);
+        Self { code: "partial", exit: exit::PARTIAL, message, ..self }
+    }
+
     /// Returns whether the same may succeed later without a change.
     pub fn is_transient(&self) -> bool {
         self.is_retryable

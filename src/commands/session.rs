@@ -87,7 +87,12 @@ impl Session {
     /// # Errors
     /// Exit 4 where no server answers.
     pub async fn client(&self) -> Result<Client> {
-        self.client_until(self.timeout.map(|timeout| Instant::now() + timeout)).await
+        self.client_until(self.deadline()).await
+    }
+
+    /// Returns when what begins now must have ended; `None` = no limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(|timeout| Instant::now() + timeout)
     }
 
     /// Connects with a deadline for connecting alone, for commands that stream.

@@ -204,3 +204,29 @@ fn status_and_metrics_and_health_answer() {
         node.command("version").args(["--server", &node.address.to_string()]).output().unwrap();
     assert!(String::from_utf8(version.stdout).unwrap().contains("server 0.1.0"));
 }
+
+#[test]
+fn a_delete_that_fails_midway_says_how_many_are_gone() {
+    let node = Fake::new();
+    let put = || {
+        for key in ["a:1", "a:2", "a:3"] {
+            node.run(&format!("put {key} v"));
+        }
+    };
+    put();
+    node.state.lock().unwrap().kept = Some(b"a:2".to_vec());
+    for line in ["delete a:1 a:2 a:3 -o json", "delete --prefix a: --yes -o json"] {
+        put();
+        let midway = node.run(line);
+        assert_eq!(midway.code, 8, "{line}\n{}", midway.stderr);
+        let (said, json) = midway.stderr.trim_end().rsplit_once('\n').unwrap();
+        assert!(said.starts_with("prkdb: delete a:2: no room; 1 deleted before it"), "{said}");
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(json["error"]["details"], serde_json::json!({"deleted": 1}), "{json}");
+        assert!(midway.stdout.is_empty());
+        let left: Vec<_> = node.state.lock().unwrap().keys.keys().cloned().collect();
+        assert_eq!(left, [b"a:2", b"a:3"]);
+    }
+    let none = node.run("delete a:2 a:3");
+    assert_eq!((none.code, none.stderr.as_str()), (1, "prkdb: delete a:2: no room\n"));
+}

@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) fails_after: Option<u64>,
     /// The answer to a batch is lost once it is applied.
     pub(crate) loses_last_answer: bool,
+    /// A key of which no value may be deleted.
+    pub(crate) kept: Option<Vec<u8>>,
     /// Operations are done and never answered.
     pub(crate) is_silent: bool,
     /// Requests that change something.
@@ -188,6 +190,9 @@ impl State {
                 }
                 self.writes += 1;
                 Answer::Write(self.put(&put.key, Some(&put.value)))
+            }
+            Operation::Delete(delete) if self.kept.as_deref() == Some(&delete.key) => {
+                Answer::Error(error("disk_full", "no room"))
             }
             Operation::Delete(delete) => {
                 self.writes += 1;
