@@ -178,3 +178,55 @@ fn a_missing_collection_is_exit_3() {
     node.write("d.txt", "a,1\n");
     assert_eq!(node.run("batch-put d.txt -c nope").code, 3);
 }
+
+#[test]
+fn behind_a_put_that_is_refused_nothing_more_is_sent() {
+    let node = Fake::new();
+    node.run("put k0 old");
+    node.write("d.txt", lines(5000, |n| format!("k{n},{n}")));
+    // One put under way in each of 16 lanes.
+    let put = node.run("batch-put d.txt --if-absent --concurrency 1 -o json");
+    assert_eq!(put.code, 8, "{}", put.stderr);
+    assert!(put.stderr.starts_with("prkdb: d.txt:1: "), "{}", put.stderr);
+    let json: serde_json::Value = serde_json::from_slice(&put.stdout).unwrap();
+    assert_eq!(json["rejected"].as_u64(), Some(1), "{json}");
+    let state = node.state.lock().unwrap();
+    assert_eq!(json["put"].as_u64(), u64::try_from(state.keys.len() - 1).ok());
+    assert!(state.keys.len() <= 16, "{}", state.keys.len());
+}
+
+#[test]
+fn rejects_never_empty_the_input_or_the_checkpoint() {
+    let node = Fake::new();
+    let dir = node.home.dir.path();
+    let text = "bad\na,1\n";
+    node.write("d.txt", text);
+    fs::hard_link(dir.join("d.txt"), dir.join("r.reasons")).unwrap();
+    std::os::unix::fs::symlink("d.txt", dir.join("link")).unwrap();
+    for line in [
+        "batch-put d.txt --rejects d.txt",
+        "batch-put d.txt --rejects link",
+        "batch-put d.txt --rejects r",
+        "batch-put link --rejects ./d.txt --dry-run",
+        "batch-put d.txt --checkpoint c.json --rejects ./c.json",
+        "batch-put d.txt --checkpoint x.reasons --rejects x",
+    ] {
+        let said = node.run(line);
+        assert_eq!(said.code, 2, "{line}\n{}", said.stderr);
+        assert!(said.stderr.starts_with("prkdb: --rejects: "), "{line}\n{}", said.stderr);
+    }
+    let stdin = fs::File::open(dir.join("d.txt")).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_prkdb"))
+        .env_clear()
+        .env("HOME", dir)
+        .env("PRKDB_SERVER", node.address.to_string())
+        .current_dir(dir)
+        .stdin(stdin)
+        .args(["batch-put", "--rejects", "d.txt"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read_to_string(dir.join("d.txt")).unwrap(), text);
+    assert!(!dir.join("c.json").exists());
+    assert_eq!(node.state.lock().unwrap().writes, 0);
+}

@@ -21,6 +21,7 @@ mod help;
 mod input;
 mod output;
 mod produce;
+mod rejected;
 mod restarts;
 mod schemas;
 mod serve;

@@ -1,6 +1,11 @@
 //! `produce` against a node in memory: formats, keys, times, partitions, checkpoint and resume.
 
-use std::{fmt::Write as _, fs};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+};
 
 use serde_json::Value;
 
@@ -317,4 +322,39 @@ fn no_records_are_an_error_unless_that_is_accepted() {
     let accepted = node.run("produce default d.log --allow-empty");
     assert!(accepted.text().starts_with("0 records in 0 partitions, "), "{}", accepted.text());
     assert_eq!(node.run("produce default nofile").code, 13);
+}
+
+#[test]
+fn a_reader_of_offsets_that_goes_away_ends_no_run() {
+    let node = Fake::new();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_prkdb"))
+        .env_clear()
+        .env("HOME", node.home.dir.path())
+        .env("PRKDB_SERVER", node.address.to_string())
+        .args(["produce", "default", "--print-offsets", "-q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let until_stored = |count: usize| {
+        let begun = std::time::Instant::now();
+        while node.events().len() < count {
+            assert!(begun.elapsed().as_secs() < 30, "{count} records are not stored");
+            std::thread::yield_now();
+        }
+    };
+    stdin.write_all(b"0\n").unwrap();
+    for _ in 0..2 {
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    drop(stdout);
+    for number in 1..20 {
+        stdin.write_all(format!("{number}\n").as_bytes()).unwrap();
+        until_stored(number + 1);
+    }
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(node.events().len(), 20);
 }

@@ -87,6 +87,41 @@ fn an_interrupted_run_of_events_goes_on_without_a_repeat() {
     assert_eq!(state.events.values().map(Vec::len).sum::<usize>(), 3000);
 }
 
+#[test]
+fn an_interrupted_load_without_an_answer_says_so_and_goes_on() {
+    let node = Fake::new();
+    node.write("d.txt", lines(100, |n| format!("k{n},v{n}")));
+    {
+        let mut state = node.state.lock().unwrap();
+        (state.fails_after, state.loses_last_answer) = (Some(1), true);
+    }
+    let load = ["batch-put", "d.txt", "--checkpoint", "c.json", "--batch-size", "10"];
+    let args = [&load[..], &["--concurrency", "1", "-o", "json"]].concat();
+    let child = program(&node, &args).spawn().unwrap();
+    let begun = Instant::now();
+    while node.state.lock().unwrap().applied < 1 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing was put");
+        std::thread::yield_now();
+    }
+    // Whatever happens to the first batch, another run can go on.
+    assert!(node.home.dir.path().join("c.json").exists());
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("records that were sent may or may not be stored"), "{said}");
+    assert!(said.contains("hint: resume with: prkdb batch-put d.txt"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(json["error"]["outcome"], "unknown", "{said}");
+    node.state.lock().unwrap().fails_after = None;
+    let resumed = node.run(&format!("{} --resume", load.join(" ")));
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    let state = node.state.lock().unwrap();
+    assert_eq!((state.keys.len(), state.duplicates), (100, 1));
+    assert_eq!(state.keys.values().map(|(_, version)| *version).max(), Some(99));
+}
+
 /// Runs a line of the shell that limits the memory of the program.
 fn limited(node: &Fake, kib: u32, args: &str) -> (i32, String, String) {
     let line = format!("ulimit -v {kib}; exec {} {args}", env!("CARGO_BIN_EXE_prkdb"));

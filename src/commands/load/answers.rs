@@ -1,6 +1,6 @@
 //! What the pipeline does with the answers of the node.
 
-use prkdb_client::{BatchAnswer, BatchFailed, ErrorCode};
+use prkdb_client::{BatchAnswer, BatchFailed, ErrorCode, Outcome};
 use prkdb_types::sequence_after;
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     pipeline::{Pipeline, SAVE_BATCHES},
 };
 use crate::commands::{
-    failure::{Failure, Result},
+    failure::{Failure, Result, Stop},
     session,
 };
 
@@ -31,8 +31,12 @@ impl Pipeline<'_> {
                 let is_due = lane.unsaved >= SAVE_BATCHES;
                 self.tally.written += u64::try_from(batch.entries.len()).unwrap_or(0);
                 self.tally.bytes += batch.payload();
-                if let Some(offsets) = &mut self.offsets {
-                    offsets.batch(&acked, &batch)?;
+                let printed = self.offsets.as_mut().map(|offsets| offsets.batch(&acked, &batch));
+                match printed.unwrap_or(Ok(())) {
+                    Ok(()) => {}
+                    // Whoever read the offsets went away; the records are sent all the same.
+                    Err(Stop::Quiet(_)) => self.offsets = None,
+                    Err(stop) => return Err(stop),
                 }
                 self.start_put(partition);
                 if is_due && self.save.is_some() { self.checkpoint() } else { Ok(()) }
@@ -72,29 +76,36 @@ impl Pipeline<'_> {
                 | ErrorCode::BatchInvalid
                 | ErrorCode::VersionMismatch
         );
+        let batch = self.lane(partition).in_flight.pop_front();
         if !is_rejected {
+            if failed.error.outcome() != Some(Outcome::NotApplied) {
+                self.in_doubt += batch.as_ref().map_or(0, |batch| batch.entries.len());
+            }
+            self.lane(partition).returned.extend(batch);
             return Err(session::failure(&failed.error).into());
         }
-        let Some(batch) = self.lane(partition).in_flight.pop_front() else { return Ok(()) };
+        let Some(batch) = batch else { return Ok(()) };
         let reason = failed.error.to_string();
-        for entry in batch.entries {
+        for entry in &batch.entries {
             self.count_rejected(entry.start, &entry.raw, &reason)?;
+        }
+        if self.options.stops_at_error {
+            // It stays the first of its lane that is not stored: a later run begins with it.
+            if let Some((place, _)) = batch.start() {
+                self.stop(place.offset);
+            }
+            self.lane(partition).returned.push_back(batch);
         }
         self.go_on(partition)
     }
 
-    /// Once every answer of a halted partition is there, what came back is sent again, or dropped.
+    /// Once every answer of a halted partition is there, what came back is sent again, unless sending stops: it
+    /// stands behind what that is for.
     fn go_on(&mut self, partition: usize) -> Result {
-        if !self.lane(partition).in_flight.is_empty() {
+        if self.stop_at.is_some() || !self.lane(partition).in_flight.is_empty() {
             return Ok(());
         }
-        let is_stopping = self.is_stopping && self.options.stops_at_error;
-        let lane = self.lane(partition);
-        if is_stopping {
-            lane.returned.clear();
-            lane.waiting.clear();
-        }
-        lane.requeue();
+        self.lane(partition).requeue();
         let number = u32::try_from(partition).unwrap_or(u32::MAX);
         match &self.link {
             Link::Batches { writer, .. } => {

@@ -87,7 +87,7 @@ pub(crate) struct Lane {
     pub waiting: VecDeque<Batch>,
     /// Sent, not yet answered.
     pub in_flight: VecDeque<Batch>,
-    /// Not applied because one before it failed.
+    /// Not applied because one before it failed; where that ends the run, it is the first of them.
     pub returned: VecDeque<Batch>,
     /// The sequence of the first record that is not answered.
     pub sequence: u32,
@@ -152,8 +152,17 @@ impl Lane {
     /// Returns where the first record stands that is not answered, and where records without a key went
     /// then.
     pub(crate) fn first_unanswered(&self) -> Option<(Place, Sticky)> {
-        let sent = self.in_flight.front().or(self.returned.front());
+        // What came back was sent before what is under way.
+        let sent = self.returned.front().or(self.in_flight.front());
         sent.or(self.waiting.front()).unwrap_or(&self.open).start()
+    }
+
+    /// Returns whether there is a batch to send next: one that stands whole before the byte where sending
+    /// stops, if it does.
+    pub(crate) fn has_next(&self, stop_at: Option<u64>) -> bool {
+        let Some(stop_at) = stop_at else { return !self.waiting.is_empty() };
+        let last = self.waiting.front().and_then(|batch| batch.entries.last());
+        self.returned.is_empty() && last.is_some_and(|last| last.start.offset < stop_at)
     }
 
     /// Returns whether records are being collected.
@@ -161,9 +170,9 @@ impl Lane {
         !self.open.entries.is_empty()
     }
 
-    /// Returns whether nothing is cut, sent or came back.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty() && self.returned.is_empty()
+    /// Returns whether nothing is left to send and everything that was sent is answered.
+    pub(crate) fn is_settled(&self, stop_at: Option<u64>) -> bool {
+        self.in_flight.is_empty() && !self.has_next(stop_at)
     }
 }
 
@@ -208,6 +217,42 @@ mod tests {
             let shifted: Vec<u64> = later.iter().map(|start| start + all[at]).collect();
             prop_assert_eq!(shifted, all[at..].to_vec());
         }
+    }
+
+    /// A lane with batches of two records of ten bytes each, cut and not sent.
+    fn lane(batches: u64) -> Lane {
+        let mut lane = Lane::default();
+        for offset in 0..batches * 2 {
+            lane.push(entry(offset * 10, 1), Cut { records: 2, bytes: 1000 }, Sticky::default());
+        }
+        lane
+    }
+
+    #[test]
+    fn what_came_back_stands_before_what_is_under_way() {
+        let mut lane = lane(3);
+        let first = |lane: &Lane| lane.first_unanswered().map(|(place, _)| place.offset);
+        let batches = [lane.waiting.pop_front(), lane.waiting.pop_front()];
+        let [Some(returned), Some(in_flight)] = batches else { panic!("two batches") };
+        assert_eq!(first(&lane), Some(40));
+        lane.in_flight.push_back(in_flight);
+        assert_eq!(first(&lane), Some(20));
+        lane.returned.push_back(returned);
+        assert_eq!(first(&lane), Some(0));
+    }
+
+    #[test]
+    fn only_what_stands_whole_before_the_stop_is_sent() {
+        let mut lane = lane(2);
+        assert!(lane.has_next(None));
+        for (stop_at, has_next) in [(0, false), (10, false), (11, true), (20, true)] {
+            assert_eq!(lane.has_next(Some(stop_at)), has_next, "{stop_at}");
+        }
+        let sent = lane.waiting.pop_front();
+        assert!(!lane.has_next(Some(20)));
+        // A lane that came back is not gone on with.
+        lane.returned.extend(sent);
+        assert!(!lane.has_next(Some(100)) && lane.is_settled(Some(100)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) mod job;
 pub(crate) mod parsing;
 pub mod read;
 
+mod command_line;
+mod end;
 mod prepare;
 mod resume;
 mod run;

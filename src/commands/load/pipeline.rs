@@ -18,6 +18,7 @@ use super::{
     read::{Item, Place, Record},
     rejects::Rejects,
     report::Tally,
+    resume::Marks,
     source::{Chunk, Source},
     sticky::Sticky,
 };
@@ -96,10 +97,16 @@ pub(crate) struct Pipeline<'a> {
     pub read_to: Place,
     /// Rejected records before it were counted by an earlier run.
     pub rejected_to: u64,
+    /// What an earlier run stored out of turn.
+    pub marks: Marks,
     /// Where records without a key go.
     pub sticky: Sticky,
     /// Whether nothing more is read.
     pub is_stopping: bool,
+    /// No record at or behind this byte of the input is sent any more.
+    pub stop_at: Option<u64>,
+    /// Records of batches that failed and may be stored all the same.
+    pub(super) in_doubt: usize,
     /// Prints what was written.
     pub(super) offsets: Option<Offsets<'a>>,
     /// Since when records are collected.
@@ -123,8 +130,11 @@ impl<'a> Pipeline<'a> {
             tally: Tally::default(),
             read_to: Place::default(),
             rejected_to: 0,
+            marks: Marks::default(),
             sticky,
             is_stopping: false,
+            stop_at: None,
+            in_doubt: 0,
             offsets: None,
             open_since: None,
             rejects: None,
@@ -175,7 +185,12 @@ impl<'a> Pipeline<'a> {
     /// An error that no later record can mend; what was answered is counted.
     pub(crate) async fn run(&mut self, source: &mut Source) -> Result {
         while !self.is_stopping {
-            let Some(chunk) = self.next_chunk(source).await? else { break };
+            let Some(chunk) = self.next_chunk(source).await? else {
+                if !self.is_stopping {
+                    self.marks.end()?;
+                }
+                break;
+            };
             let items = chunk.map_err(|error| {
                 Failure::io(format_args!("read {}", self.options.input), &error)
             })?;
@@ -199,6 +214,9 @@ impl<'a> Pipeline<'a> {
     async fn next_chunk(&mut self, source: &mut Source) -> Result<Option<Chunk>> {
         let linger = self.options.linger.filter(|_| source.is_live);
         loop {
+            if self.is_stopping {
+                return Ok(None);
+            }
             if let Ok(chunk) = source.chunks.try_recv() {
                 return Ok(Some(chunk));
             }
@@ -237,9 +255,10 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Sends what waits until everything is answered.
+    /// Sends what waits until everything is answered that is still to be sent.
     async fn settle(&mut self) -> Result {
-        while let Some(partition) = self.lanes.iter().position(|lane| !lane.is_settled()) {
+        let is_unsettled = |stop_at| move |lane: &Lane| !lane.is_settled(stop_at);
+        while let Some(partition) = self.lanes.iter().position(is_unsettled(self.stop_at)) {
             self.send_waiting(partition).await?;
             if !self.lane(partition).in_flight.is_empty() {
                 self.answer().await?;
@@ -251,26 +270,48 @@ impl<'a> Pipeline<'a> {
     /// Waits for the answers to what is sent, and sends nothing more.
     ///
     /// # Errors
-    /// As [`Pipeline::run`].
+    /// The first of [`Pipeline::run`]; those behind it are waited for all the same.
     pub(crate) async fn drain(&mut self, limit: Duration) -> Result {
-        self.is_stopping = true;
+        self.stop(0);
         let deadline = Instant::now() + limit;
+        let mut drained = Ok(());
         while self.lanes.iter().any(|lane| !lane.in_flight.is_empty()) {
-            match tokio::time::timeout_at(deadline, self.answer()).await {
-                Ok(answered) => answered?,
-                Err(_) => break,
+            let next = tokio::time::timeout_at(deadline, next_answer(&mut self.link));
+            let Ok(answer) = next.await else { break };
+            let is_last = answer.is_none();
+            let taken = self.take(answer);
+            drained = drained.and(taken);
+            if is_last {
+                break;
             }
         }
-        Ok(())
+        drained
+    }
+
+    /// Returns how many records were sent about which nothing is known.
+    pub(crate) fn unanswered(&self) -> usize {
+        let under_way = self.lanes.iter().flat_map(|lane| &lane.in_flight);
+        under_way.map(|batch| batch.entries.len()).sum::<usize>() + self.in_doubt
+    }
+
+    /// Reads nothing more, and sends nothing that does not stand whole before this byte of the input.
+    pub(super) fn stop(&mut self, at: u64) {
+        self.is_stopping = true;
+        self.stop_at = Some(self.stop_at.map_or(at, |before| before.min(at)));
     }
 
     async fn item(&mut self, item: Item) -> Result {
         let Item { start, end, content, raw } = item;
+        self.marks.pass(start, end)?;
         if start.record < self.options.skip {
             self.read_to = end;
             return Ok(());
         }
         self.pace().await?;
+        if self.is_stopping {
+            // An answer came meanwhile that ends the run before this record.
+            return Ok(());
+        }
         match content.and_then(|record| self.checked(record)) {
             Err(reason) => self.reject(start, end, &raw, &reason),
             Ok(record) => self.record(record, start, end, raw).await,

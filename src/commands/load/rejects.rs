@@ -1,12 +1,13 @@
 //! Rejected records as they stood, and the reasons beside them.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write as _},
-    path::{Path, PathBuf},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf, absolute},
 };
 
-use super::{checkpoint::Rejected, read::Place};
+use super::{checkpoint::Rejected, job::Job, read::Place};
 use crate::commands::{
     failure::{Failure, Result},
     output::one_line,
@@ -25,6 +26,58 @@ struct Out {
     length: u64,
 }
 
+/// Refuses files that are the input or the checkpoint: opening them would empty those.
+///
+/// # Errors
+/// 2.
+pub(crate) fn check(job: &Job<'_>) -> Result {
+    let Some(records) = &job.run.rejects else { return Ok(()) };
+    let input = if job.input.is_stdin() { stdin() } else { file(&job.input.file) };
+    let checkpoint = job.run.checkpoint.as_deref();
+    for path in [records.clone(), reasons(records)] {
+        let own = file(&path);
+        let is = |other: Option<Identity>| own.is_some() && own == other;
+        let named = |other: &Path| match (absolute(&path), absolute(other)) {
+            (Ok(path), Ok(other)) => path == other,
+            _ => false,
+        };
+        let what = if is(input) {
+            "the input"
+        } else if checkpoint.is_some_and(|other| named(other) || is(file(other))) {
+            "the checkpoint"
+        } else {
+            continue;
+        };
+        let message = format!("--rejects: {} is {what}", path.display());
+        return Err(Failure::usage(message).hint("name another file").into());
+    }
+    Ok(())
+}
+
+/// Device and number of a file on it.
+type Identity = (u64, u64);
+
+fn file(path: &Path) -> Option<Identity> {
+    identity(&fs::metadata(path).ok()?)
+}
+
+/// Standard input, where it is a file.
+fn stdin() -> Option<Identity> {
+    let file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    identity(&file.metadata().ok()?)
+}
+
+/// `None` for what cannot be emptied.
+fn identity(metadata: &fs::Metadata) -> Option<Identity> {
+    metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
+}
+
+fn reasons(records: &Path) -> PathBuf {
+    let mut reasons = records.as_os_str().to_owned();
+    reasons.push(".reasons");
+    PathBuf::from(reasons)
+}
+
 impl Rejects {
     /// Opens the files, empty or cut to what a checkpoint knows of them. `terminator` ends a record
     /// that has no end of its own.
@@ -32,11 +85,9 @@ impl Rejects {
     /// # Errors
     /// 13.
     pub(crate) fn open(path: &Path, known: Rejected, terminator: Option<u8>) -> Result<Self> {
-        let mut reasons = path.as_os_str().to_owned();
-        reasons.push(".reasons");
         Ok(Self {
             records: Out::open(path.to_path_buf(), known.bytes)?,
-            reasons: Out::open(PathBuf::from(reasons), known.reasons_bytes)?,
+            reasons: Out::open(reasons(path), known.reasons_bytes)?,
             terminator,
         })
     }
@@ -118,11 +169,11 @@ mod tests {
         let (bytes, reasons_bytes) = rejects.sync().unwrap();
         rejects.add(place(8), b"worse", "a\tb").unwrap();
         rejects.sync().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"bad\r\nworse\n");
-        let reasons = std::fs::read_to_string(dir.path().join("r.reasons")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"bad\r\nworse\n");
+        let reasons = fs::read_to_string(dir.path().join("r.reasons")).unwrap();
         assert_eq!(reasons, "2\tno separator\n9\ta\\tb\n");
         let known = Rejected { byte_offset: 0, bytes, reasons_bytes };
         Rejects::open(&path, known, Some(b'\n')).unwrap().sync().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"bad\r\n");
+        assert_eq!(fs::read(&path).unwrap(), b"bad\r\n");
     }
 }

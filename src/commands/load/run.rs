@@ -1,12 +1,11 @@
-//! A run from its job to its exit code.
-
-use std::time::Duration;
+//! A run from its job to its end.
 
 use prkdb_client::{Client, WriterOptions};
 use tokio::time::Instant;
 
 use super::{
     checkpoint::{self, Input, Rejected, State},
+    end::{conclude, failed, finished, interrupted},
     job::{Job, Kind},
     link::Link,
     offsets::Offsets,
@@ -14,19 +13,16 @@ use super::{
     prepare::{Prepared, limit, open_writer, options, prepare, purpose},
     progress::Progress,
     read::Place,
-    rejects::Rejects,
+    rejects::{self, Rejects},
     report::Tally,
     resume::{restore, snapshot},
     source::{From, Source},
 };
 use crate::commands::{
-    failure::{Failure, Result, Stop},
+    failure::{Result, Stop},
     run::{Signals, runtime},
     session::{self, Session},
 };
-
-/// How long an interrupted run waits for what is under way.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs a job.
 ///
@@ -41,6 +37,7 @@ pub(crate) fn run(session: &mut Session, job: &Job<'_>) -> Result {
 }
 
 async fn start(session: &mut Session, job: &Job<'_>, mut signals: Signals) -> Result {
+    rejects::check(job)?;
     let started = Instant::now();
     let preparing = prepare(session, job);
     let Prepared { link, options, state: noted } = tokio::select! {
@@ -66,6 +63,10 @@ async fn start(session: &mut Session, job: &Job<'_>, mut signals: Signals) -> Re
         pipeline.with_save(Box::new(move |pipeline, rejects| {
             checkpoint::write(path, &snapshot(pipeline, rejects, &input, state.clone())?)
         }));
+        if !job.run.resume {
+            // Whatever ends the run from here on, another one can go on.
+            pipeline.checkpoint()?;
+        }
     }
     let ended = tokio::select! {
         ended = pipeline.run(&mut source) => ended.map(|()| None),
@@ -73,7 +74,7 @@ async fn start(session: &mut Session, job: &Job<'_>, mut signals: Signals) -> Re
     };
     pipeline.tally.skipped = source.skipped.load(std::sync::atomic::Ordering::Relaxed);
     let ended = match ended {
-        Ok(Some(code)) => interrupted(job, &mut pipeline, code).await,
+        Ok(Some(code)) => Ok(interrupted(job, &mut pipeline, code).await),
         Ok(None) => finished(job, &mut pipeline),
         Err(stop) => Err(failed(job, &mut pipeline, stop)),
     };
@@ -81,108 +82,7 @@ async fn start(session: &mut Session, job: &Job<'_>, mut signals: Signals) -> Re
     let offsets = pipeline.take_offsets();
     drop(pipeline);
     let printed = offsets.map_or(Ok(()), |offsets| offsets.end(session.talk));
-    let ended = ended.and_then(|end| printed.map(|()| end));
-    conclude(session, job, &tally, started.elapsed(), ended)
-}
-
-/// How a run ended that reached its end.
-enum End {
-    Finished,
-    Interrupted(u8, Option<String>),
-}
-
-fn finished(job: &Job<'_>, pipeline: &mut Pipeline<'_>) -> Result<End> {
-    let is_complete = !pipeline.is_stopping;
-    match &job.run.checkpoint {
-        Some(path) if is_complete => checkpoint::remove(path)?,
-        _ => pipeline.checkpoint()?,
-    }
-    Ok(End::Finished)
-}
-
-async fn interrupted(job: &Job<'_>, pipeline: &mut Pipeline<'_>, code: u8) -> Result<End> {
-    pipeline.drain(DRAIN).await?;
-    pipeline.checkpoint()?;
-    Ok(End::Interrupted(code, job.run.checkpoint.as_ref().map(|_| resume_command(job))))
-}
-
-/// Notes how far it came, and says how to go on.
-fn failed(job: &Job<'_>, pipeline: &mut Pipeline<'_>, stop: Stop) -> Stop {
-    let Stop::Failed(failure) = stop else { return stop };
-    if let Err(stop) = pipeline.checkpoint() {
-        return stop;
-    }
-    let failure = failure.details(pipeline.tally.details(job.kind));
-    match &job.run.checkpoint {
-        Some(_) => failure.hint(format!("resume with: {}", resume_command(job))).into(),
-        None => failure.into(),
-    }
-}
-
-fn conclude(
-    session: &mut Session,
-    job: &Job<'_>,
-    tally: &Tally,
-    elapsed: Duration,
-    ended: Result<End>,
-) -> Result {
-    let end = ended?;
-    let is_empty = tally.written == 0 && tally.rejected == 0;
-    if is_empty && !job.run.allow_empty && matches!(end, End::Finished) {
-        let message = format!("no records in {}", job.input.name());
-        return Err(Failure::rejected(message).hint("pass --allow-empty to accept that").into());
-    }
-    let checkpoint = match &end {
-        End::Interrupted(_, Some(_)) => job.run.checkpoint.as_ref(),
-        End::Finished if tally.rejected > 0 && job.stops_at_error() => job.run.checkpoint.as_ref(),
-        _ => None,
-    };
-    let checkpoint = checkpoint.map(|path| path.display().to_string());
-    if let Kind::Events { prints_offsets: true, .. } = job.kind {
-        session.talk.notice(&tally.produced_line(elapsed, job.run.dry_run));
-    } else {
-        tally.print(&mut session.output, job, elapsed, checkpoint.as_deref())?;
-    }
-    session.output.flush()?;
-    if let End::Interrupted(code, command) = end {
-        let failure = Failure::interrupted(code, "interrupted").details(tally.details(job.kind));
-        return Err(match command {
-            Some(command) => failure.hint(format!("resume with: {command}")),
-            None => failure,
-        }
-        .into());
-    }
-    let Some((_, message)) = &tally.first_error else { return Ok(()) };
-    let message = if job.stops_at_error() {
-        message.clone()
-    } else {
-        format!("{} records rejected, the first: {message}", tally.rejected)
-    };
-    let failure =
-        if tally.written > 0 { Failure::partial(message) } else { Failure::rejected(message) };
-    Err(failure.details(tally.details(job.kind)).into())
-}
-
-/// The command that goes on: the same one with `--resume`.
-fn resume_command(job: &Job<'_>) -> String {
-    let mut words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--resume")
-        .map(|word| quoted(&word))
-        .collect();
-    words.insert(0, "prkdb".to_owned());
-    words.push("--resume".to_owned());
-    debug_assert!(job.run.checkpoint.is_some(), "only a checkpoint can be resumed");
-    words.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:,./@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+    conclude(session, job, &tally, started.elapsed(), ended?, printed)
 }
 
 fn open_rejects(

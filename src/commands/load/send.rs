@@ -4,6 +4,7 @@ use prkdb_client::{ClientError, Slot};
 use prkdb_types::limits::PRODUCER_WINDOW_BATCHES;
 
 use super::{
+    lane::Lane,
     link::{Link, next_answer},
     pipeline::{PUTS_WAITING, Pipeline},
 };
@@ -13,16 +14,18 @@ use crate::commands::{
 };
 
 impl Pipeline<'_> {
-    /// Sends a lane's batches as far as its window goes.
+    /// Sends a lane's batches as far as its window goes, and up to where sending stops.
     pub(super) async fn send_waiting(&mut self, partition: usize) -> Result {
         if let Link::Puts(_) = self.link {
             self.start_put(partition);
-            while self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>() >= PUTS_WAITING {
+            let waiting =
+                |lanes: &[Lane]| lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>();
+            while self.stop_at.is_none() && waiting(&self.lanes) >= PUTS_WAITING {
                 self.answer().await?;
             }
             return Ok(());
         }
-        while !self.lane(partition).waiting.is_empty() {
+        while self.has_next(partition) {
             if !self.lane(partition).returned.is_empty() {
                 // Halted: the rest of its answers comes first.
                 self.answer().await?;
@@ -46,20 +49,26 @@ impl Pipeline<'_> {
         Ok(())
     }
 
+    fn has_next(&mut self, partition: usize) -> bool {
+        let stop_at = self.stop_at;
+        self.lane(partition).has_next(stop_at)
+    }
+
     /// Sends the next put of a lane, if none is under way.
     pub(super) fn start_put(&mut self, lane: usize) {
         let Link::Puts(puts) = &mut self.link else { return };
         let number = u32::try_from(lane).unwrap_or(u32::MAX);
-        let Some(lane) = self.lanes.get_mut(lane).filter(|lane| lane.in_flight.is_empty()) else {
-            return;
-        };
+        let stop_at = self.stop_at;
+        let may_send = |lane: &&mut Lane| lane.in_flight.is_empty() && lane.has_next(stop_at);
+        let Some(lane) = self.lanes.get_mut(lane).filter(may_send) else { return };
         if let Some(batch) = lane.waiting.pop_front() {
             puts.start(number, &batch);
             lane.in_flight.push_back(batch);
         }
     }
 
-    /// Waits for a slot while answers are taken; none where the partition halted meanwhile.
+    /// Waits for a slot while answers are taken; none where the partition halted meanwhile, or sending stopped
+    /// before its next batch.
     async fn slot(&mut self, partition: usize) -> Result<Option<Slot>> {
         let Link::Batches { writer, .. } = &self.link else { return Ok(None) };
         let writer = writer.clone();
@@ -78,7 +87,7 @@ impl Pipeline<'_> {
                 },
                 answer = next_answer(&mut self.link) => {
                     self.take(answer)?;
-                    if !self.lane(partition).returned.is_empty() {
+                    if !self.lane(partition).returned.is_empty() || !self.has_next(partition) {
                         return Ok(None);
                     }
                 }
