@@ -21,6 +21,8 @@ use crate::commands::{
 
 /// How long a command that was ended by a signal may take to remove what it has not finished.
 const CLEARING_UP: Duration = Duration::from_secs(5);
+/// How long after a signal a command that prints may still wait for the reader.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// Runs the program and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
@@ -72,7 +74,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Put(args) => block_on(session, async |session| Box::pin(put::run(session, args)).await),
         C::Get(args) => block_on(session, async |session| get::run(session, args).await),
         C::Delete(args) => {
-            block_on(session, async |session| Box::pin(delete::run(session, args)).await)
+            block_on_beside(session, async |session| Box::pin(delete::run(session, args)).await)
         }
         C::Ttl(args) => block_on(session, async |session| ttl::run(session, args).await),
         C::Expire(args) => {
@@ -81,7 +83,7 @@ fn dispatch(session: &mut Session, command: ClientCommand) -> Result {
         C::Persist(args) => {
             block_on(session, async |session| Box::pin(ttl::persist(session, args)).await)
         }
-        C::Scan(args) => block_on(session, async |session| scan::run(session, args).await),
+        C::Scan(args) => block_on_beside(session, async |session| scan::run(session, args).await),
         C::BatchPut(args) => batch_put::run(session, &args),
         C::Produce(args) => produce::run(session, &args),
         C::Consume(args) => consume::run(session, &args),
@@ -112,8 +114,29 @@ pub fn block_on(
     session: &mut Session,
     command: impl AsyncFnOnce(&mut Session) -> Result,
 ) -> Result {
+    run_in(runtime()?, session, command)
+}
+
+/// As [`block_on`], for a command that prints without end: a reader of stdout that pauses holds up neither the
+/// connection nor, for long, a signal.
+///
+/// # Errors
+/// As [`block_on`].
+pub fn block_on_beside(
+    session: &mut Session,
+    command: impl AsyncFnOnce(&mut Session) -> Result,
+) -> Result {
+    let runtime = threaded_runtime()?;
+    runtime.spawn(end_a_stuck_process());
+    run_in(runtime, session, command)
+}
+
+fn run_in(
+    runtime: tokio::runtime::Runtime,
+    session: &mut Session,
+    command: impl AsyncFnOnce(&mut Session) -> Result,
+) -> Result {
     let is_writing = session.is_writing.clone();
-    let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         tokio::select! {
@@ -124,6 +147,16 @@ pub fn block_on(
     // Work on a thread that blocks clears up after itself, if it can.
     runtime.shutdown_timeout(CLEARING_UP);
     ended
+}
+
+/// Ends the process after a signal, where the thread that should do so waits for a reader of stdout. It goes with
+/// its runtime, and so does nothing where that ends in time.
+pub async fn end_a_stuck_process() {
+    let Ok(mut signals) = Signals::new() else { return };
+    let code = signals.next().await;
+    tokio::time::sleep(STUCK).await;
+    #[expect(clippy::exit, reason = "the thread that would return from main does not come back")]
+    std::process::exit(i32::from(code));
 }
 
 /// Returns a runtime on the calling thread; it starts faster than one with threads.

@@ -122,6 +122,29 @@ fn an_interrupted_load_without_an_answer_says_so_and_goes_on() {
     assert_eq!(state.keys.values().map(|(_, version)| *version).max(), Some(99));
 }
 
+#[test]
+fn a_signal_ends_a_command_whose_reader_pauses() {
+    let node = Fake::new();
+    {
+        let mut state = node.state.lock().unwrap();
+        for key in 0..4_u8 {
+            state.keys.insert(vec![key], (vec![b'x'; 1 << 20], 0));
+        }
+    }
+    let mut child = program(&node, &["scan", "--no-headers"]).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let begun = Instant::now();
+    // As much as a pipe holds: the command waits in its write.
+    while rustix::io::ioctl_fionread(&stdout).unwrap() < 60_000 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is printed");
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    drop(stdout);
+}
+
 /// Runs a line of the shell that limits the memory of the program.
 fn limited(node: &Fake, kib: u32, args: &str) -> (i32, String, String) {
     let line = format!("ulimit -v {kib}; exec {} {args}", env!("CARGO_BIN_EXE_prkdb"));

@@ -9,7 +9,7 @@ use super::{args::Args, place::At, print::Printer};
 use crate::commands::{
     failure::{Failure, Result, Stop},
     output::Output,
-    run::{Signals, runtime},
+    run::{Signals, end_a_stuck_process, threaded_runtime},
     session::{self, Session},
 };
 
@@ -23,7 +23,9 @@ pub fn run(session: &mut Session, args: &Args) -> Result {
         return Err(Failure::usage("consume --sort: records come in their own order").into());
     }
     let mut printer = Printer::begin(&mut session.output, &args.collection, args.format.clone())?;
-    runtime()?.block_on(async {
+    let runtime = threaded_runtime()?;
+    runtime.spawn(end_a_stuck_process());
+    runtime.block_on(async {
         let mut signals = Signals::new()?;
         let opening = open(session, args);
         let consumer = tokio::select! {
