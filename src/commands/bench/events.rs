@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{args::EventArgs, latencies::Latencies, load::offset, machine::random};
+use super::{args::EventArgs, latencies::Latencies, load::offset, machine::random, made::Made};
 use crate::commands::{
     failure::{Failure, Result},
     session::{self, Session},
@@ -52,7 +52,7 @@ pub(super) struct Seen {
     pub errors: u64,
 }
 
-/// A collection that is dropped at the end.
+/// A node and a collection on it.
 pub(super) struct Events<'a> {
     client: Client,
     collection: String,
@@ -77,6 +77,8 @@ struct Plan {
 /// What producers count together.
 struct Counted {
     next: Cell<u64>,
+    /// Batches that are acknowledged, also those that do not count.
+    acknowledged: Cell<u64>,
     latencies: RefCell<Latencies>,
     records: Cell<u64>,
     bytes: Cell<u64>,
@@ -97,7 +99,7 @@ impl<'a> Events<'a> {
     ///
     /// # Errors
     /// 4 where no node answers, 2 where the sizes make no batch.
-    pub(super) async fn new(session: &Session, args: &'a EventArgs) -> Result<Self> {
+    pub(super) async fn new(session: &Session, args: &'a EventArgs, made: &Made) -> Result<Self> {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let (value_size, key_size) = (size(args.value_size), size(args.key_size));
         if !(DUE_BYTES..=POOL_BYTES / 2).contains(&value_size) || key_size > POOL_BYTES / 2 {
@@ -105,27 +107,14 @@ impl<'a> Events<'a> {
             return Err(Failure::usage(message).into());
         }
         let client = session.client().await?.with_deadline(None);
-        let collection = format!("__bench_{}", hex::encode(random(8)?));
         let settings = wire::CollectionSettings {
             partitions: args.partitions,
             key_index: wire::KeyIndex::Off.into(),
             ..Default::default()
         };
-        client
-            .create_collection(&collection, settings)
-            .await
-            .map_err(|error| session::failure(&error))?;
+        let collection = made.create(&client, settings).await?;
         let pool = random(POOL_BYTES)?;
         Ok(Self { client, collection, args, value_size, key_size, pool })
-    }
-
-    /// Drops the collection.
-    ///
-    /// # Errors
-    /// As the table of exit codes says.
-    pub(super) async fn drop_collection(&self) -> Result {
-        let dropped = self.client.drop_collection(&self.collection).await;
-        dropped.map_err(|error| session::failure(&error).into())
     }
 
     /// Measures producing.
@@ -209,10 +198,11 @@ impl<'a> Events<'a> {
         let sent = Cell::new(None);
         let is_over = Notify::new();
         let producing = async {
-            let seen = self.run_counted(plan, self.args.clients).await?;
-            sent.set(Some(seen.next.get()));
+            let seen = self.run_counted(plan, self.args.clients).await;
+            // What was not acknowledged may never come.
+            sent.set(Some(seen.as_ref().map_or(0, |seen| seen.acknowledged.get())));
             is_over.notify_one();
-            Ok::<_, crate::commands::failure::Stop>(seen)
+            seen
         };
         let reading = async {
             let mut seen = Seen {
@@ -327,6 +317,7 @@ impl<'a> Events<'a> {
     async fn run_counted(&self, plan: Plan, clients: u32) -> Result<Rc<Counted>> {
         let counted = Rc::new(Counted {
             next: Cell::new(0),
+            acknowledged: Cell::new(0),
             latencies: RefCell::new(Latencies::new()?),
             records: Cell::new(0),
             bytes: Cell::new(0),
@@ -463,6 +454,7 @@ impl<'a> Events<'a> {
                 under_way.close();
                 continue;
             }
+            counted.acknowledged.set(counted.acknowledged.get() + 1);
             if now < plan.counts_from || (plan.rate.is_some() && begun < plan.counts_from) {
                 continue;
             }

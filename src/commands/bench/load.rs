@@ -61,7 +61,8 @@ pub(super) async fn run(
     let counts_from = started + plan.warmup;
     let ends = counts_from + plan.duration;
     let next = Rc::new(Cell::new(0_u64));
-    let counted = Rc::new(Cell::new(0_u64));
+    // Of those that count, how many have begun.
+    let begun_count = Rc::new(Cell::new(0_u64));
     let client = || async {
         let mut seen = Counted { latencies: Latencies::new()?, errors: 0, first_error: None };
         loop {
@@ -74,17 +75,18 @@ pub(super) async fn run(
             // Latency counts from the time meant: a late start is part of it.
             let begun = due.unwrap_or_else(Instant::now);
             let is_done = match plan.count {
-                Some(count) => counted.get() >= count.get(),
+                Some(count) => begun_count.get() >= count.get(),
                 None => begun >= ends,
             };
             if is_done {
                 return Ok(seen);
             }
+            let counts = begun >= counts_from;
+            begun_count.set(begun_count.get() + u64::from(counts));
             let ended = operation(number).await;
-            if begun < counts_from {
+            if !counts {
                 continue;
             }
-            counted.set(counted.get() + 1);
             match ended {
                 Ok(()) => seen.latencies.record(begun.elapsed()),
                 Err(failure) => {
@@ -135,6 +137,24 @@ mod tests {
         let seen = seen.await.unwrap();
         assert_eq!((seen.errors, seen.latencies.count()), (1, 9));
         assert_eq!(seen.first_error.unwrap().message(), "no");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn no_more_operations_begin_than_were_asked_for() {
+        for rate in [None, NonZeroU64::new(1_000_000)] {
+            let plan = Plan {
+                clients: 8,
+                warmup: Duration::ZERO,
+                duration: Duration::ZERO,
+                count: NonZeroU64::new(10),
+                rate,
+            };
+            let seen = run(plan, async |_| {
+                tokio::task::yield_now().await;
+                Ok(())
+            });
+            assert_eq!(seen.await.unwrap().latencies.count(), 10);
+        }
     }
 
     #[test]

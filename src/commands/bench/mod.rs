@@ -11,6 +11,7 @@ mod latencies;
 mod limits;
 mod load;
 mod machine;
+mod made;
 mod node;
 mod report;
 mod run;

@@ -8,6 +8,7 @@ use super::{
     args::LoadArgs,
     load::{self, Plan, Seen},
     machine::random,
+    made::Made,
 };
 use crate::commands::{
     failure::{Failure, Result},
@@ -28,7 +29,7 @@ pub(super) enum Operation {
     Mixed(u8),
 }
 
-/// A collection that is dropped at the end.
+/// A node and a collection on it.
 pub(super) struct Bench {
     client: Client,
     collection: String,
@@ -42,7 +43,7 @@ impl Bench {
     ///
     /// # Errors
     /// 4 where no node answers, 2 where the keyspace does not fit into the keys.
-    pub(super) async fn new(session: &Session, args: &LoadArgs) -> Result<Self> {
+    pub(super) async fn new(session: &Session, args: &LoadArgs, made: &Made) -> Result<Self> {
         let key_size = usize::try_from(args.key_size).unwrap_or(usize::MAX);
         let value_size = usize::try_from(args.value_size).unwrap_or(usize::MAX);
         let digits = (args.keyspace.get() - 1).to_string().len();
@@ -57,12 +58,8 @@ impl Bench {
         let transport = if args.unary { Transport::Unary } else { Transport::Stream };
         let options = ClientOptions { transport, ..session.options.clone() };
         let client = Client::connect(options).await.map_err(|error| session::failure(&error))?;
-        let collection = format!("__bench_{}", hex::encode(random(8)?));
         let settings = wire::CollectionSettings { partitions: 3, ..Default::default() };
-        client
-            .create_collection(&collection, settings)
-            .await
-            .map_err(|error| session::failure(&error))?;
+        let collection = made.create(&client, settings).await?;
         // Twice the value: each one is another window of it.
         let payload = Rc::from(random(value_size * 2 + 1)?);
         Ok(Self { client, collection, keys: args.keyspace.get(), key_size, payload })
@@ -97,15 +94,6 @@ impl Bench {
                 .await
             }
         }
-    }
-
-    /// Drops the collection.
-    ///
-    /// # Errors
-    /// As the table of exit codes says.
-    pub(super) async fn drop_collection(&self) -> Result {
-        let dropped = self.client.drop_collection(&self.collection).await;
-        dropped.map_err(|error| session::failure(&error).into())
     }
 
     async fn prepare(&self) -> Result {

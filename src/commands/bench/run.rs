@@ -7,10 +7,16 @@ use super::{
     limits::{self, Way},
     load::Seen,
     machine,
+    made::Made,
     node::{Bench, Operation},
     report::{Figure, Report},
 };
-use crate::commands::{failure::Result, output::Object, run::block_on, session::Session};
+use crate::commands::{
+    failure::Result,
+    output::Object,
+    run::{Signals, block_on, runtime},
+    session::Session,
+};
 
 /// Runs `bench`.
 ///
@@ -20,24 +26,39 @@ pub fn run(session: &mut Session, args: Args) -> Result {
     session.output.refuse_special_formats()?;
     match args.command {
         Command::Limits(args) => block_on(session, async |session| limits(session, &args).await),
-        Command::Put(args) => {
-            block_on(session, async |session| load(session, Operation::Put, &args).await)
-        }
-        Command::Get(args) => {
-            block_on(session, async |session| load(session, Operation::Get, &args).await)
-        }
-        Command::Mixed(args) => {
-            let operation = Operation::Mixed(args.reads);
-            block_on(session, async |session| load(session, operation, &args.load).await)
-        }
-        Command::Produce(args) => {
-            block_on(session, async |session| events(session, Stream::Produce, &args).await)
-        }
-        Command::Consume(args) => {
-            block_on(session, async |session| events(session, Stream::Consume, &args).await)
-        }
+        Command::Put(args) => measured(session, async |session, made| {
+            load(session, made, Operation::Put, &args).await
+        }),
+        Command::Get(args) => measured(session, async |session, made| {
+            load(session, made, Operation::Get, &args).await
+        }),
+        Command::Mixed(args) => measured(session, async |session, made| {
+            load(session, made, Operation::Mixed(args.reads), &args.load).await
+        }),
+        Command::Produce(args) => measured(session, async |session, made| {
+            events(session, made, Stream::Produce, &args).await
+        }),
+        Command::Consume(args) => measured(session, async |session, made| {
+            events(session, made, Stream::Consume, &args).await
+        }),
         Command::Echo(_) => block_on(session, async |session| echo::serve(session).await),
     }
+}
+
+/// Runs a measurement until it ends or a signal does; after that its collection goes too.
+fn measured(
+    session: &mut Session,
+    measurement: impl AsyncFnOnce(&mut Session, &Made) -> Result,
+) -> Result {
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let made = Made::default();
+        let code = tokio::select! {
+            ended = measurement(session, &made) => return ended,
+            code = signals.next() => code,
+        };
+        Err(made.drop_after(code).await)
+    })
 }
 
 async fn limits(session: &mut Session, args: &LimitsArgs) -> Result {
@@ -54,11 +75,11 @@ async fn limits(session: &mut Session, args: &LimitsArgs) -> Result {
     report.finish(session, args.result.as_deref())
 }
 
-async fn load(session: &mut Session, operation: Operation, args: &LoadArgs) -> Result {
+async fn load(session: &mut Session, made: &Made, operation: Operation, args: &LoadArgs) -> Result {
     machine::check_quiet().await?;
-    let bench = Bench::new(session, args).await?;
+    let bench = Bench::new(session, args, made).await?;
     let measured = measure(&bench, operation, args).await;
-    let dropped = bench.drop_collection().await;
+    let dropped = made.drop().await;
     let (seen, limit) = measured?;
     dropped?;
     machine::check_quiet().await?;
@@ -153,15 +174,15 @@ enum Stream {
     Consume,
 }
 
-async fn events(session: &mut Session, stream: Stream, args: &EventArgs) -> Result {
+async fn events(session: &mut Session, made: &Made, stream: Stream, args: &EventArgs) -> Result {
     machine::check_quiet().await?;
-    let events = Events::new(session, args).await?;
+    let events = Events::new(session, args, made).await?;
     let seen = match (stream, args.rate) {
         (Stream::Produce, _) => events.produce().await,
         (Stream::Consume, None) => events.consume().await,
         (Stream::Consume, Some(rate)) => events.follow(rate).await,
     };
-    let dropped = events.drop_collection().await;
+    let dropped = made.drop().await;
     let seen = seen?;
     dropped?;
     let limits =
