@@ -173,8 +173,11 @@ fn what_is_there_is_not_written_over() {
     ok(&node.run("backup create b.prkdb"));
     let said = node.run("backup create b.prkdb");
     assert_eq!((said.code, said.stderr.contains("exists already")), (7, true), "{}", said.stderr);
-    let said = node.run("backup create d/b.prkdb");
-    assert_eq!((said.code, said.stderr.contains("data directory")), (2, true), "{}", said.stderr);
+    for inside in ["d/b.prkdb", "d/shard-0000000001/b.prkdb"] {
+        let said = node.run(&format!("backup create {inside}"));
+        let is_told = said.stderr.contains("data directory");
+        assert_eq!((said.code, is_told), (2, true), "{inside}: {}", said.stderr);
+    }
     let said = node.run("backup create nowhere/b.prkdb");
     assert_eq!(said.code, 13, "{}", said.stderr);
     let said = node.run("backup create - --compress zstd");

@@ -156,6 +156,13 @@ fn a_collection_is_altered_once() {
 }
 
 #[test]
+fn no_partitions_are_refused_by_their_bounds() {
+    let said = Fake::new().run("collection create none --partitions 0");
+    let is_told = said.stderr.contains("0 partitions: a collection has from 1 to ");
+    assert_eq!((said.code, is_told), (1, true), "{}", said.stderr);
+}
+
+#[test]
 fn consumer_groups_are_listed_by_name() {
     let node = Fake::new();
     let empty = node.run("consumer list -o table");

@@ -28,7 +28,9 @@ async fn raw(rig: &Rig) -> Result<(mpsc::Sender<ProduceRequest>, Streaming<Produ
 }
 
 fn open(collection: &str) -> ProduceRequest {
-    ProduceRequest { message: Some(Ask::Open(Open { collection: collection.to_owned() })) }
+    ProduceRequest {
+        message: Some(Ask::Open(Open { collection: collection.to_owned(), collection_id: 0 })),
+    }
 }
 
 impl Stream {

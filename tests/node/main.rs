@@ -18,6 +18,7 @@ mod kv;
 mod limits;
 mod operators;
 mod producers;
+mod replaced;
 mod restart;
 mod scan;
 mod service;

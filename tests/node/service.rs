@@ -22,7 +22,9 @@ use tonic_health::pb::{
 use crate::rig::{Rig, detail, get, keys_of, put, refused};
 
 fn open() -> ProduceRequest {
-    ProduceRequest { message: Some(Ask::Open(Open { collection: "default".to_owned() })) }
+    ProduceRequest {
+        message: Some(Ask::Open(Open { collection: "default".to_owned(), collection_id: 0 })),
+    }
 }
 
 #[tokio::test]

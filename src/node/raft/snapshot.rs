@@ -4,7 +4,7 @@
 //! start with a purge mark and a checkpoint that was damaged, it is taken. One of another replica is verified,
 //! loaded and synced before it is installed, which is one short step.
 
-use std::{io, ops::ControlFlow, sync::Arc};
+use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
 use openraft::{
     RaftSnapshotBuilder, Snapshot, StoredMembership,
@@ -16,9 +16,13 @@ use crate::{
     driver::{Checkpointer, Flusher},
     storage::{
         Install, PreparedSnapshot, Shard, ShardCopy, SnapshotVersion, StorageError,
-        log::header::Lsn,
+        disk::is_out_of_files, log::header::Lsn,
     },
 };
+
+/// How often a snapshot is tried where the process may open no more files, and how long after each other.
+const FILES_TRIES: u32 = 300;
+const FILES_PAUSE: Duration = Duration::from_millis(100);
 
 /// A snapshot as files that are held, or made ready to be installed.
 #[derive(Debug)]
@@ -59,9 +63,19 @@ pub(super) async fn last(
     if shard.last_checkpoint().is_none() {
         return Ok(None);
     }
-    // Its files are opened on the checkpoints' thread: consensus waits for no disk.
-    let copy = checkpointer.run(Shard::copy).await.map_err(io::Error::other)?;
-    let Some(copy) = copy.map_err(io::Error::other)? else { return Ok(None) };
+    let mut tries_left = FILES_TRIES;
+    let copy = loop {
+        // Its files are opened on the checkpoints' thread: consensus waits for no disk.
+        match checkpointer.run(Shard::copy).await.map_err(io::Error::other)? {
+            // Connections come and go, and consensus ends with an error.
+            Err(StorageError::Io { source, .. }) if is_out_of_files(&source) && tries_left > 0 => {
+                tries_left -= 1;
+                tokio::time::sleep(FILES_PAUSE).await;
+            }
+            copied => break copied.map_err(io::Error::other)?,
+        }
+    };
+    let Some(copy) = copy else { return Ok(None) };
     let meta = meta(&copy.version)?;
     Ok(Some(Snapshot { meta, snapshot: SnapshotData::Taken(copy) }))
 }

@@ -189,6 +189,7 @@ impl Reader {
             return Err(invalid("a batch stream must begin with the collection it is for"));
         };
         let route = self.context.route(Action::Write, &open.collection)?;
+        check_same(&route, open.collection_id)?;
         if self.road == Road::BatchPut && !route.is_keyed() {
             let message = format!("collection '{}' has no key index", open.collection);
             return Err(Failure::new(ErrorCode::InvalidArgument, message)
@@ -197,6 +198,7 @@ impl Reader {
         let opened = produce_reply::Opened {
             limits: Some(convert::limits(&self.context.node)),
             credit_bytes: limits::STREAM_CREDIT_BYTES as u64,
+            collection_id: route.collection.id,
         };
         let message = Some(produce_reply::Message::Opened(opened));
         let _sent = self.replies.try_send((Ok(v1::ProduceReply { message }), None));

@@ -97,7 +97,8 @@ impl ShardCopy {
         cluster_id: [u8; 16],
     ) -> Result<Option<Self>, StorageError> {
         let found = current(disk, dir, shard, cluster_id)?;
-        found.map(|(manifest, bytes)| copy_of(disk, dir, &manifest, bytes)).transpose()
+        let copy = |(manifest, bytes)| copy_of((disk, dir), &manifest, bytes, &|_, _| None);
+        found.map(copy).transpose()
     }
 
     /// Returns one of the files.
@@ -116,13 +117,23 @@ impl Shard {
     /// # Errors
     /// [`StorageError::Io`], and [`StorageError::Corrupt`] for a manifest or checkpoint that is damaged.
     pub fn copy(&self) -> Result<Option<ShardCopy>, StorageError> {
-        let copy = self.of_manifest(copy_of)?;
+        let opened = |name: &str, path: &Path| self.opened(name, path);
+        let copy = self.of_manifest(|disk, dir, manifest, bytes| {
+            copy_of((disk, dir), manifest, bytes, &opened)
+        })?;
         if let Some(copy) = &copy {
             let mut known = self.checkpoints();
             known.copied.retain(|version| version.strong_count() > 0);
             known.copied.push(Arc::downgrade(&copy.version));
         }
         Ok(copy)
+    }
+
+    /// Returns a segment's file, which is open: a log has many, and a process may open so many.
+    fn opened(&self, name: &str, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        let (_, number) = segment::parse_any_file_name(name)?;
+        let segment = self.segments.get(number)?;
+        (segment.path == path).then(|| Arc::clone(&segment.file))
     }
 
     /// Returns the snapshots that are there, each with how many hold a copy of it: the last one, and
@@ -179,15 +190,19 @@ impl Shard {
 }
 
 fn copy_of(
-    disk: &dyn Disk,
-    dir: &Path,
+    (disk, dir): (&dyn Disk, &Path),
     manifest: &Manifest,
     manifest_bytes: Vec<u8>,
+    opened: &dyn Fn(&str, &Path) -> Option<Arc<dyn DiskFile>>,
 ) -> Result<ShardCopy, StorageError> {
     let open = |name: String, len: u64| {
         let path = dir.join(&name);
-        let file =
-            disk.open(&path, Access::Read).map_err(StorageError::io("open for a copy", &path))?;
+        let file = match opened(&name, &path) {
+            Some(file) => file,
+            None => disk
+                .open(&path, Access::Read)
+                .map_err(StorageError::io("open for a copy", &path))?,
+        };
         Ok::<_, StorageError>(CopyPart { name, len, path, source: Source::File(file) })
     };
     let version = manifest.version(disk, dir, manifest_bytes)?;

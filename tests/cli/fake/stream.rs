@@ -26,7 +26,11 @@ pub(super) fn batches(
         while let Some(Ok(request)) = requests.next().await {
             match request.message {
                 Some(request::Message::Open(_)) => {
-                    let opened = reply::Opened { limits: Some(limits()), credit_bytes: 16 << 20 };
+                    let opened = reply::Opened {
+                        limits: Some(limits()),
+                        credit_bytes: 16 << 20,
+                        collection_id: 0,
+                    };
                     say(reply::Message::Opened(opened)).await;
                 }
                 Some(request::Message::Batch(batch)) => {

@@ -169,7 +169,7 @@ fn batch(key: Option<&[u8]>) -> Bytes {
 }
 
 fn batches(collection: &str, batch: Bytes) -> [Vec<u8>; 2] {
-    let open = produce_request::Open { collection: collection.to_owned() };
+    let open = produce_request::Open { collection: collection.to_owned(), collection_id: 0 };
     let batch = produce_request::Batch { id: 1, partition: 0, batch };
     [produce_request::Message::Open(open), produce_request::Message::Batch(batch)]
         .map(|message| v1::ProduceRequest { message: Some(message) }.encode_to_vec())

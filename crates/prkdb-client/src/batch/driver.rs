@@ -41,6 +41,8 @@ const ENVELOPE_BYTES: u64 = 48;
 pub(super) struct Driver {
     client: Client,
     core: Arc<Core>,
+    /// The collection that the first stream was of; 0 before it.
+    collection_id: u32,
     stream: Option<Stream>,
 }
 
@@ -72,7 +74,7 @@ impl Driver {
         client: &Client,
         core: Arc<Core>,
     ) -> Result<(Self, Limits), ClientError> {
-        let mut driver = Self { client: client.clone(), core, stream: None };
+        let mut driver = Self { client: client.clone(), core, collection_id: 0, stream: None };
         let mut attempts = driver.attempts();
         let mut address = String::new();
         loop {
@@ -133,7 +135,10 @@ impl Driver {
         let opening = async {
             let link = pool.at(address).await?;
             let (requests, queue) = mpsc::channel(QUEUE_MAX);
-            let open = produce_request::Open { collection: self.core.collection.clone() };
+            let open = produce_request::Open {
+                collection: self.core.collection.clone(),
+                collection_id: self.collection_id,
+            };
             let open = produce_request::Message::Open(open);
             let first = ProduceRequest { message: Some(open) };
             // The queue is empty, so there is a place.
@@ -158,6 +163,8 @@ impl Driver {
         let (stream, opened) = attempts.within(false, opening).await?;
         let limits = limits(&stream.link, &opened);
         let batch_bytes_max = limits.max_message_bytes.saturating_sub(ENVELOPE_BYTES);
+        // What goes out again must not go into another collection that has the name by now.
+        self.collection_id = opened.collection_id;
         self.core.with(|windows| windows.begin_stream(opened.credit_bytes, batch_bytes_max));
         self.core.room.notify_waiters();
         self.stream = Some(stream);

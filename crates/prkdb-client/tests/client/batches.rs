@@ -104,6 +104,7 @@ async fn after_a_cut_everything_without_an_answer_is_sent_again_in_order() {
     assert_eq!(told[&1], [1, 3, 5].map(|token| (token, "acked")));
     let seen = fake.state().batches.clone();
     assert_eq!(seen[..6], seen[6..], "the same bytes in the same order");
+    assert_eq!(fake.state().opened, [0, 9], "and into no other collection of that name");
 }
 
 #[tokio::test]

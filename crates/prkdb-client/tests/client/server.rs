@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) metadata_calls: usize,
     pub(crate) collections: BTreeMap<String, v1::CollectionSettings>,
     pub(crate) waiting_bytes: usize,
+    /// The collection's number in each opening of a stream of batches.
+    pub(crate) opened: Vec<u32>,
     /// How many pages of 1 MiB a scan has before its others.
     pub(crate) large_pages: usize,
     /// The logs of the partitions and how they are read.

@@ -61,9 +61,10 @@ impl Fake {
                 _ = acks.changed() => continue,
             };
             let batch = match message.ok().flatten().and_then(|message| message.message) {
-                Some(ask::Message::Open(_)) => {
-                    let credit_bytes = self.state().credit_bytes;
-                    let opened = reply::Opened { limits: Some(limits()), credit_bytes };
+                Some(ask::Message::Open(open)) => {
+                    self.state().opened.push(open.collection_id);
+                    let (limits, credit_bytes) = (Some(limits()), self.state().credit_bytes);
+                    let opened = reply::Opened { limits, credit_bytes, collection_id: 9 };
                     let _gone = send(reply::Message::Opened(opened)).await;
                     continue;
                 }

@@ -86,6 +86,10 @@ pub mod produce_request {
     pub struct Open {
         #[prost(string, tag = "1")]
         pub collection: ::prost::alloc::string::String,
+        /// The number of the collection that an earlier stream of this producer was of: another one that has its name
+        /// by now is refused as `collection_not_found`. 0 = whichever has the name.
+        #[prost(uint32, tag = "2")]
+        pub collection_id: u32,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Batch {
@@ -121,6 +125,9 @@ pub mod produce_reply {
         /// How many bytes of batches may be unacknowledged at the start.
         #[prost(uint64, tag = "2")]
         pub credit_bytes: u64,
+        /// The number of the collection.
+        #[prost(uint32, tag = "3")]
+        pub collection_id: u32,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Ack {
