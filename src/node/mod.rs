@@ -38,6 +38,7 @@ pub use config::Config;
 pub use core::Node;
 pub use error::NodeError;
 pub(crate) use janitor::trim;
+#[cfg(feature = "cli")]
 pub(crate) use machine::raise_files;
 pub use raft::{LOG_FILTER, Members};
 pub use run::{Process, Ready, Stopped, run};
