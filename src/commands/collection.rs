@@ -8,8 +8,8 @@ use prkdb_types::{ErrorCode, SettingsError};
 
 pub use self::settings::PartitionerArg;
 use self::settings::{
-    CleanupArg, DurabilityArg, RetentionArg, add_settings, retention, retention_cell,
-    retention_or_none, settings, ttl, ttl_or_none, wire_name,
+    CleanupArg, DurabilityArg, RetentionArg, add_settings, check_retention, retention,
+    retention_cell, retention_or_none, settings, ttl, ttl_or_none, wire_name,
 };
 use crate::commands::{
     complete,
@@ -233,6 +233,7 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result {
         let message = SettingsError::Partitions(0).to_string();
         return Err(Failure::of(ErrorCode::InvalidArgument, message).into());
     }
+    check_retention(&args.retention)?;
     let client = session.client().await?;
     let created = session.writing(client.create_collection(&args.name, settings(args))).await;
     let (collection, is_changed) = match created {
@@ -254,6 +255,7 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result {
 }
 
 async fn alter(session: &mut Session, args: &AlterArgs) -> Result {
+    check_retention(&args.retention)?;
     let client = session.client().await?;
     let mut changes =
         CollectionChanges { partitions: args.partitions, ttl: args.ttl, ..Default::default() };

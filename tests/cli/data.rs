@@ -163,6 +163,20 @@ fn no_partitions_are_refused_by_their_bounds() {
 }
 
 #[test]
+fn two_retentions_of_one_kind_are_refused() {
+    let node = Fake::new();
+    for line in [
+        "create c --no-index --retention 7d --retention 8d",
+        "create c --no-index --retention 1GiB --retention 2GiB",
+        "alter default --retention none --retention 7d",
+    ] {
+        let said = node.run(&format!("collection {line}"));
+        let is_told = said.stderr.contains("one age and one size at most");
+        assert_eq!((said.code, is_told), (2, true), "{line}: {}", said.stderr);
+    }
+}
+
+#[test]
 fn consumer_groups_are_listed_by_name() {
     let node = Fake::new();
     let empty = node.run("consumer list -o table");

@@ -4,6 +4,7 @@ use prkdb_client::{Ttl, wire};
 
 use super::CreateArgs;
 use crate::commands::{
+    failure::{self, Failure},
     output::{Cell, Object, readable_duration, readable_size},
     values,
 };
@@ -33,6 +34,20 @@ pub(super) fn retention(text: &str) -> Result<RetentionArg, String> {
         Ok(bytes) => above_0(bytes).map(RetentionArg::Size),
         Err(_) => Err("write an age, such as 12h or 7d, or a size, such as 10GiB".to_owned()),
     }
+}
+
+/// Refuses two ages, two sizes, and none of both beside one: the last would win without a word.
+///
+/// # Errors
+/// 2.
+pub(super) fn check_retention(given: &[RetentionArg]) -> failure::Result {
+    let count = |is_it: fn(&RetentionArg) -> bool| given.iter().filter(|arg| is_it(arg)).count();
+    let has_two = count(|arg| matches!(arg, RetentionArg::Age(_))) > 1
+        || count(|arg| matches!(arg, RetentionArg::Size(_))) > 1;
+    if has_two || (given.len() > 1 && count(|arg| matches!(arg, RetentionArg::None)) > 0) {
+        return Err(Failure::usage("--retention: one age and one size at most, or none").into());
+    }
+    Ok(())
 }
 
 /// Parses an age, a size, or `none`.
