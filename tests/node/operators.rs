@@ -115,6 +115,10 @@ async fn health_is_told_for_the_node_and_every_service() {
     let rig = Rig::start().await;
     let mut health = HealthClient::new(rig.channel().await);
     for service in std::iter::once("").chain(SERVICES) {
+        // Health follows the node, service by service: it is told a moment after the node is ready.
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let mut told = health.watch(request).await.unwrap().into_inner();
+        while told.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
         let request = HealthCheckRequest { service: service.to_owned() };
         let reply = health.check(request).await.unwrap().into_inner();
         assert_eq!(reply.status(), ServingStatus::Serving, "{service}");
