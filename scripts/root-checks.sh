@@ -20,6 +20,16 @@ until_ready() {
     sleep 0.01
   done
 }
+# Kills the node on the small disk and starts it on what is there.
+start_again() {
+  kill -9 "$node"
+  wait "$node" 2>/dev/null || true
+  : >"$work/ready"
+  "$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
+    --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
+  node=$!
+  until_ready "$1"
+}
 fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
 
 for tool in losetup mkfs.ext4 mount mountpoint fallocate strace; do
@@ -60,13 +70,7 @@ prkdb status >"$work/status" 2>&1 || code=$?
 echo "full after $refused values: refused by name, reads go on, status 10"
 
 for n in 1 2 3; do
-  kill -9 "$node"
-  wait "$node" 2>/dev/null || true
-  : >"$work/ready"
-  "$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
-    --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
-  node=$!
-  until_ready "the node did not start on the full disk, start $n"
+  start_again "the node did not start on the full disk, start $n"
   [ "$(prkdb get before)" = full ] || fail "reads do not go on after start $n"
 done
 echo "killed and started three times on the full disk"
@@ -79,13 +83,7 @@ for n in $(seq 100); do
 done
 [ "$(prkdb get after | cut -d' ' -f1)" = room ] || fail "the write after it is not there"
 last=$((refused - 1))
-kill -9 "$node"
-wait "$node" 2>/dev/null || true
-: >"$work/ready"
-"$binary" serve --listen "$PRKDB_SERVER" --http none --data-dir "$work/disk/data" \
-  --segment-bytes 16MiB >"$work/ready" 2>>"$work/log" &
-node=$!
-until_ready "the node did not start again"
+start_again "the node did not start again"
 prkdb get "key-$last" --raw | cmp - "$work/value" || fail "an acknowledged value is gone"
 echo "space came back: writes went on by themselves; all there after kill -9"
 

@@ -25,6 +25,7 @@ pub mod output;
 pub mod panic;
 pub mod run;
 pub mod session;
+mod shell;
 pub mod talk;
 pub mod tree;
 mod usage;

@@ -84,13 +84,14 @@ impl Inner {
             cleaner.stop();
             driver.stop();
             self.applier.stop();
-            // A panic of the thread left its waiters without an answer, which they take for unknown. One who
-            // hears an answer may drop the last of the database: its thread cannot wait for itself.
+            // Who hears an answer may drop the last of the database, on the thread that applies: it cannot wait
+            // for itself, nor for the janitor, which may wait for its answers. Both end by themselves.
             if applier.thread().id() != thread::current().id() {
+                // A panic of the thread left its waiters without an answer, which they take for unknown.
                 let _ended = applier.join();
+                // One of this one harmed nothing but itself: what it writes is right by itself.
+                let _ended = janitor.join();
             }
-            // One of this one harmed nothing but itself: what it writes is right by itself.
-            let _ended = janitor.join();
         }
         self.applier.failure().map_or(Ok(()), Err)
     }

@@ -12,8 +12,9 @@ pub(super) const BYTES_AT_ONCE: usize = 256 << 10;
 /// Keys that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 20_000;
 
-/// Lets a partition of a collection begin later, that began at an offset when the point was found. The keys go first whose latest record goes. Asked between
-/// two batches, `is_stopped` ends it: it is done again whole, or never.
+/// Lets a partition of a collection begin later, that began at an offset when the point was found. The keys go
+/// first whose latest record goes. Asked between two batches, `is_stopped` ends it: it is done again whole, or
+/// never.
 pub(super) fn trim(
     engine: &Engine,
     place: (u32, u32),

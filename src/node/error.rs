@@ -1,7 +1,6 @@
 //! What ends a node, and the exit code of the process it ends.
 
 use std::{
-    borrow::Cow,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -117,18 +116,16 @@ impl NodeError {
         }
     }
 
-    /// Returns what the operator can do; empty where there is nothing to say.
-    pub fn hint(&self) -> Cow<'static, str> {
-        if let Self::Shard { source: StorageError::Corrupt { path, .. }, .. } = self
-            && let Some(data_dir) = data_dir_of(path)
-        {
-            let named = quoted(&data_dir.display().to_string());
-            return format!("see what is damaged: prkdb wal verify --data-dir {named}").into();
+    /// Returns the data directory whose log is damaged, if it is that: the `wal` tools look at it.
+    pub fn damaged(&self) -> Option<&Path> {
+        match self {
+            Self::Shard { source: StorageError::Corrupt { path, .. }, .. } => data_dir_of(path),
+            _ => None,
         }
-        self.fixed_hint().into()
     }
 
-    fn fixed_hint(&self) -> &'static str {
+    /// Returns what the operator can do; empty where there is nothing to say.
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Config { hint, .. } => hint,
             Self::Bind { source, .. } => match source.kind() {
@@ -147,15 +144,6 @@ impl NodeError {
             _ => "",
         }
     }
-}
-
-/// Returns a word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Returns the data directory that a shard's directory, or a file in one, lies in.

@@ -12,6 +12,7 @@ use crate::{
     commands::{
         collection::PartitionerArg,
         failure::{Failure, Result, without_numbers},
+        shell::quoted,
         values,
     },
     node::{Config, NodeError, config::HttpListen},
@@ -116,9 +117,13 @@ pub(super) fn failure(error: &NodeError) -> Failure {
         NodeError::Config { .. } => Failure::usage(error.to_string()),
         error => Failure::of(error.code(), without_numbers(&error.to_string())),
     };
-    match error.hint() {
-        hint if hint.is_empty() => failure,
-        hint => failure.hint(hint),
+    match (error.damaged(), error.hint()) {
+        (Some(dir), _) => {
+            let dir = quoted(dir.as_os_str());
+            failure.hint(format!("see what is damaged: prkdb wal verify --data-dir {dir}"))
+        }
+        (None, "") => failure,
+        (None, hint) => failure.hint(hint),
     }
 }
 
